@@ -1,0 +1,5 @@
+"""Training: the solver and what surrounds it (runs, checkpoints, metrics, the machine)."""
+
+from .errors import RunError
+
+__all__ = ["RunError"]

@@ -1,0 +1,61 @@
+"""Files that appear under their final name only when whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file under a temporary name, and rename it when the block ends well.
+
+    An existing file is replaced in one step; if the block raises, or the process dies, it stays
+    as it was. File and folder are synced, so the new content survives a power cut too.
+
+    Parameters
+    ----------
+    path : path-like
+        The final name; its folder must exist.
+
+    Yields
+    ------
+    Path
+        A temporary file in the same folder, with the same suffix (libraries choose a format by
+        it). It exists and is empty.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+        temporary.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
