@@ -1,0 +1,122 @@
+"""Read a ``.cfg`` file, its base and overrides into a checked :class:`configs.schema.Config`.
+
+INI syntax without interpolation; keys keep their case; ``#`` begins a comment. ``[experiment] base``
+names a file, relative to the one that says it, whose values this one overrides.
+"""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import ConfigError
+from .schema import SECTIONS, Config, check_together, check_value, parse
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Load ``path`` over its bases, then apply ``section.key=value`` overrides in order.
+
+    Raises ``ConfigError`` that names file, section, key, what was found and what was expected.
+    """
+    values: dict[tuple[str, str], object] = {}
+    for file in _chain(Path(path)):
+        for section, entries in _read(file).items():
+            for name, text in entries.items():
+                if (section, name) != ("experiment", "base"):
+                    values[section, name] = _value(str(file), section, name, text)
+    for override in overrides:
+        target, equals, text = override.partition("=")
+        section, dot, name = target.strip().partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set {override}: expected section.key=value")
+        values[section, name] = _value("--set", section, name, text.strip())
+    config = Config(
+        **{
+            section: cls(**{name: v for (s, name), v in values.items() if s == section})
+            for section, cls in SECTIONS.items()
+        }
+    )
+    try:
+        check_together(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def dump(config: Config) -> str:
+    """Write ``config`` as a complete ``.cfg`` text with each key's meaning beside it."""
+    lines = []
+    for section in SECTIONS:
+        lines.append(f"[{section}]")
+        for field in dataclasses.fields(getattr(config, section)):
+            setting = f"{field.name} = {_text(getattr(getattr(config, section), field.name))}"
+            lines.append(f"{setting:<40} # {field.metadata['doc']}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """List the keys whose values differ, as ``section.key: old -> new``."""
+    return [
+        f"{section}.{field.name}: {_text(before)} -> {_text(after)}"
+        for section in SECTIONS
+        for field in dataclasses.fields(getattr(old, section))
+        for before in [getattr(getattr(old, section), field.name)]
+        for after in [getattr(getattr(new, section), field.name)]
+        if before != after
+    ]
+
+
+def _chain(path: Path) -> list[Path]:
+    """Return the base of all bases first, ``path`` last."""
+    chain: list[Path] = []
+    while True:
+        if path.resolve() in [p.resolve() for p in chain]:
+            raise ConfigError(f"{path}: [experiment] base leads back to the file itself")
+        chain.insert(0, path)
+        base = _read(path).get("experiment", {}).get("base")
+        if base is None:
+            return chain
+        path = path.parent / base
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file")
+    parser = configparser.ConfigParser(
+        interpolation=None, default_section="", inline_comment_prefixes=("#",)
+    )
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # keep the case of keys
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def _value(source: str, section: str, name: str, text: str) -> object:
+    if section not in SECTIONS:
+        raise ConfigError(f"{source}: unknown section [{section}]{_nearest(section, SECTIONS)}")
+    fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
+    if name not in fields:
+        raise ConfigError(f"{source}: [{section}] unknown key '{name}'{_nearest(name, fields)}")
+    try:
+        value = parse(str(fields[name].type), text)
+        check_value(fields[name], value)
+    except ValueError as error:
+        raise ConfigError(f"{source}: [{section}] {name} = {text}: expected {error}") from None
+    return value
+
+
+def _nearest(word: str, known: object) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_text(v) for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

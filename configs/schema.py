@@ -1,0 +1,202 @@
+"""Every configuration key, once: its type, default, unit and source in the paper.
+
+The defaults are the settings that all of the paper's Cityscapes experiments share (section 4.1.1);
+where the paper is silent they are the constants of the authors' released code (TuSimple-DUC).
+A ``.cfg`` file only says what differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+
+def key(default: Any, doc: str, *, choices: tuple = (), at_least: float | None = None) -> Any:
+    """Declare one key: default, one-line meaning, and the values that it accepts."""
+    metadata = {"doc": doc, "choices": choices, "at_least": at_least}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What makes this run this run."""
+
+    seed: int = key(0, "seeds the initialiser, the sample order and the augmentation", at_least=0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The graph: encoder (section 3.2), head and decoder (section 3.1)."""
+
+    depth: int = key(101, "layers of the ResNet", choices=(26, 38, 50, 101, 152))
+    width: float = key(1.0, "multiplies every channel count of the backbone", at_least=0.01)
+    stem: str = key(
+        "7x7", "first layers; 3x3 = three of them, section 4.1.4", choices=("7x7", "3x3")
+    )
+    stride_in: str = key("1x1", "bottleneck convolution with the stride", choices=("1x1", "3x3"))
+    pool_pad: int = key(0, "padding of the 3x3/2 max-pool: 0 release, 1 GluonCV", choices=(0, 1))
+    downsample: int = key(8, "input pixels per feature pixel (DS of Table 1)", choices=(4, 8))
+    dilation: str = key(
+        "plain", "none, plain, conv, rf, bigger, release, or rates of res4; res5: 1,2,5,9; 5,9,17"
+    )
+    aspp: tuple[int, ...] = key((6, 12, 18, 24), "dilation of each parallel 3x3 path", at_least=1)
+    decoder: str = key("duc", "section 4.1.2", choices=("duc", "bilinear", "deconv", "deconv2x4"))
+    cell: int = key(1, "DUC: side in pixels of what one prediction covers", choices=(1, 2, 4))
+    bn_eps: float = key(1e-6, "added to the variance", at_least=0)
+    bn_momentum: float = key(0.9995, "of the moving statistics while they are learned", at_least=0)
+    mean_rgb: tuple[float, ...] = key(
+        (122.675, 116.669, 104.008), "subtracted from the image, 0..255; belongs to the weights"
+    )
+
+    @property
+    def cell_layout(self) -> tuple[int, int]:
+        """``(cell, block)``: label pixels per prediction, predictions per feature pixel (sides).
+
+        DUC predicts ``block x block`` cells from each feature pixel; the bilinear baseline trains
+        at feature resolution (section 4.1.1); deconvolution gives every pixel from its own feature.
+        """
+        if self.decoder == "duc":
+            return self.cell, self.downsample // self.cell
+        return (self.downsample, 1) if self.decoder == "bilinear" else (1, 1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """From the images of a data set to the crops of a batch."""
+
+    dataset: str = key("cityscapes", "a file of configs/datasets, or the path of one's own .yaml")
+    train_split: str = key("train", "split, several joined by '+', or a tab-separated list file")
+    val_split: str = key("val", "likewise; empty: no validation")
+    patches: str = key(
+        "12fold",
+        "regions visited once per epoch: 12fold and 7fold of section 4.1, grid, or the image",
+        choices=("12fold", "7fold", "grid", "image"),
+    )
+    patch_hw: tuple[int, ...] = key(
+        (800, 800), "grid: height,width of a region, pixels", at_least=1
+    )
+    patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
+    crop_hw: tuple[int, ...] = key((544, 544), "height,width of a training crop", at_least=1)
+    val_hw: tuple[int, ...] = key(
+        (1024, 2048), "height,width that hold every val image", at_least=1
+    )
+    scales: tuple[float, ...] = key(
+        (0.5, 0.75, 1.0, 1.25, 1.5), "random resize factors of the release", at_least=0.01
+    )
+    mirror: bool = key(True, "flip left to right with probability 1/2")
+    queue: int = key(4, "batches prepared ahead at most", at_least=1)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """SGD as in section 4.1.1."""
+
+    lr: float = key(2.5e-4, "initial learning rate", at_least=0)
+    power: float = key(
+        0.9, "of the poly schedule lr * (1 - iteration / iterations) ** power", at_least=0
+    )
+    momentum: float = key(0.9, "of SGD", at_least=0)
+    weight_decay: float = key(5e-4, "L2, on convolution weights", at_least=0)
+    clip_gradient: float = key(
+        5.0, "bound on each gradient element; 0: none (release: 5)", at_least=0
+    )
+    batch_size: int = key(12, "crops per iteration over all devices", at_least=1)
+    epochs: int = key(20, "visits of every patch", at_least=1)
+    learn_bn_epochs: int = key(
+        0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0
+    )
+    normalization: str = key(
+        "valid",
+        "gradient is the mean over each device's valid pixels, or over all pixels (fixed)",
+        choices=("valid", "fixed"),
+    )
+    init_magnitude: float = key(
+        2.34, "of Xavier(gaussian, in) for new layers (release)", at_least=0
+    )
+    init_from: str = key("", "run folder or .params whose parameters start this run")
+    checkpoint_every: int = key(
+        0, "iterations between checkpoints beside the epochs'; 0: none", at_least=0
+    )
+    keep_checkpoints: int = key(3, "newest checkpoints that are kept, beside the best", at_least=1)
+    log_every: int = key(20, "iterations between lines of the log", at_least=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One resolved experiment; immutable."""
+
+    experiment: Experiment = dataclasses.field(default_factory=Experiment)
+    network: Network = dataclasses.field(default_factory=Network)
+    data: Data = dataclasses.field(default_factory=Data)
+    solver: Solver = dataclasses.field(default_factory=Solver)
+
+
+SECTIONS: dict[str, type] = {
+    "experiment": Experiment,
+    "network": Network,
+    "data": Data,
+    "solver": Solver,
+}
+
+
+def parse(annotation: str, text: str) -> Any:
+    """Read ``text`` as a key's type (``int float bool str`` or ``tuple[T, ...]``).
+
+    Raises ``ValueError`` with what was expected.
+    """
+    if annotation.startswith("tuple["):
+        element = annotation[len("tuple[") :].split(",")[0]
+        return tuple(parse(element, part.strip()) for part in text.split(",") if part.strip())
+    if annotation == "bool":
+        if text.lower() not in ("true", "false"):
+            raise ValueError("true or false")
+        return text.lower() == "true"
+    if annotation == "str":
+        return text
+    try:
+        return int(text) if annotation == "int" else float(text)
+    except ValueError:
+        raise ValueError("a whole number" if annotation == "int" else "a number") from None
+
+
+def check_value(field: dataclasses.Field, value: Any) -> None:
+    """Hold one value against its key's bounds; ``ValueError`` says what was expected."""
+    choices, at_least = field.metadata["choices"], field.metadata["at_least"]
+    if choices and value not in choices:
+        raise ValueError(f"one of {', '.join(map(str, choices))}")
+    if at_least is not None:
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(v >= at_least for v in values):
+            raise ValueError(f"at least {at_least}")
+    sides = {"_hw": 2, "rgb": 3}.get(field.name[-3:])
+    if sides and len(value) != sides:
+        raise ValueError(f"{sides} numbers separated by commas")
+
+
+def check_together(config: Config) -> None:
+    """Hold the keys against each other; raises ``ConfigError``."""
+    network, data, solver = config.network, config.data, config.solver
+    if network.decoder == "duc" and network.downsample % network.cell:
+        raise ConfigError(
+            f"network.cell {network.cell} does not divide network.downsample {network.downsample}"
+        )
+    if network.downsample == 4 and network.pool_pad == 0:
+        raise ConfigError(
+            "network.downsample 4 needs network.pool_pad 1: "
+            "without padding the pooled map is one pixel short of a quarter of the input"
+        )
+    if not network.aspp or not data.scales:
+        raise ConfigError("network.aspp and data.scales need at least one number each")
+    for name, hw in (("crop_hw", data.crop_hw), ("val_hw", data.val_hw)):
+        if any(side % network.downsample for side in hw):
+            raise ConfigError(
+                f"data.{name} {hw[0]},{hw[1]} is not a multiple of network.downsample "
+                f"{network.downsample}"
+            )
+    if solver.learn_bn_epochs > solver.epochs:
+        raise ConfigError(
+            f"solver.learn_bn_epochs {solver.learn_bn_epochs} exceeds solver.epochs {solver.epochs}"
+        )

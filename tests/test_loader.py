@@ -1,0 +1,83 @@
+"""Configuration files: values of the paper, inheritance, and one clear sentence for each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import ConfigError
+from configs.loader import differences, dump, load_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def test_duc_hdc_holds_the_papers_values():
+    config = load_config(CONFIGS / "duc_hdc.cfg")
+    network, data, solver = config.network, config.data, config.solver
+    assert (network.depth, network.stem, network.downsample, network.decoder) == (
+        101,
+        "7x7",
+        8,
+        "duc",
+    )
+    assert (network.cell, network.dilation, network.aspp) == (2, "bigger", (6, 12, 18, 24, 30, 36))
+    assert (data.dataset, data.patches, data.crop_hw) == ("cityscapes", "7fold", (880, 880))
+    assert (solver.lr, solver.power, solver.momentum) == (2.5e-4, 0.9, 0.9)
+    assert (solver.weight_decay, solver.batch_size, solver.epochs) == (5e-4, 4, 20)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.cfg")), ids=lambda file: file.stem)
+def test_a_dump_reads_back_as_the_same_config(file, tmp_path):
+    config = load_config(file)
+    copy = tmp_path / "copy.cfg"
+    copy.write_text(dump(config))
+    assert load_config(copy) == config
+
+
+def test_base_then_child_then_overrides(tmp_path):
+    (tmp_path / "a.cfg").write_text("[solver]\nlr = 0.5\nepochs = 7\n")
+    (tmp_path / "b.cfg").write_text("[experiment]\nbase = a.cfg\n[solver]\nlr = 0.25  # why\n")
+    config = load_config(tmp_path / "b.cfg", ["solver.batch_size=3", "data.mirror=false"])
+    assert (config.solver.lr, config.solver.epochs, config.solver.batch_size) == (0.25, 7, 3)
+    assert config.data.mirror is False
+    assert differences(load_config(tmp_path / "b.cfg"), config) == [
+        "data.mirror: true -> false",
+        "solver.batch_size: 12 -> 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[solver]\nlearning = 1\n", ["[solver]", "'learning'"]),
+        ("[solver]\nepoch = 1\n", ["'epoch'", "'epochs'"]),
+        ("[network]\nasp = 1\n", ["'asp'", "'aspp'"]),
+        ("[nework]\naspp = 1\n", ["[nework]", "'network'"]),
+        ("[solver]\nepochs = 1.5\n", ["epochs = 1.5", "a whole number"]),
+        ("[solver]\nlr = fast\n", ["lr = fast", "a number"]),
+        ("[solver]\nbatch_size = 0\n", ["batch_size = 0", "at least 1"]),
+        ("[network]\ndepth = 100\n", ["depth = 100", "26, 38, 50, 101, 152"]),
+        ("[data]\nmirror = maybe\n", ["mirror = maybe", "true or false"]),
+        ("[data]\ncrop_hw = 544\n", ["crop_hw = 544", "2 numbers"]),
+        ("[data]\ncrop_hw = 541,544\n", ["541,544", "multiple", "8"]),
+        ("[network]\ndownsample = 4\n", ["pool_pad 1"]),
+        ("[solver]\nlr = 1\nlr = 2\n", ["lr", "already exists"]),
+        ("lr = 1\n", ["no section headers"]),
+        ("[experiment]\nbase = nowhere.cfg\n", ["nowhere.cfg", "no such"]),
+        ("[experiment]\nbase = x.cfg\n", ["leads back"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_it(tmp_path, text, parts):
+    file = tmp_path / "x.cfg"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in [str(tmp_path), *parts]:
+        assert part in message
+
+
+@pytest.mark.parametrize("override", ["lr=1", "solver.lr", "solver.lrr=1", "=1"])
+def test_a_bad_override_is_refused(override):
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(CONFIGS / "base.cfg", [override])
