@@ -1,0 +1,93 @@
+"""The paper's networks as MXNet Symbols: :func:`get_symbol` is the one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mxnet as mx
+
+from .decoders import duc
+from .errors import NetworkError
+from .hdc import schedule
+from .resnet import UNITS, Layers, resnet
+
+__all__ = ["NetworkError", "get_symbol"]
+
+
+def get_symbol(
+    *,
+    classes: int,
+    head: str,
+    depth: int = 101,
+    width: float = 1.0,
+    stem: str = "7x7",
+    stride_in: str = "1x1",
+    pool_pad: int = 0,
+    downsample: int = 8,
+    dilation: str = "plain",
+    aspp: Sequence[int] = (6, 12, 18, 24),
+    decoder: str = "duc",
+    cell: int = 1,
+    bn_eps: float = 1e-6,
+    bn_momentum: float = 0.9995,
+    learn_bn: bool = False,
+    normalization: str = "valid",
+    ignore_label: int = 255,
+) -> mx.sym.Symbol:
+    """Build the graph from image to per-cell class probabilities.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes L.
+    head : str
+        Names the last layers (``fc1_{head}_c0_weight``), by custom after the data set: layers of
+        another data set then do not fit by accident.
+    learn_bn : bool
+        Whether a training step uses and updates the batch's own statistics.
+    normalization : {"valid", "fixed"}
+        The loss gradient is the mean over the batch's valid pixels, or over all its pixels.
+    others
+        As the keys of ``[network]`` in ``configs/schema.py``.
+
+    Returns
+    -------
+    Symbol
+        Input ``data`` (N, 3, H, W) float32, RGB minus the mean, H and W multiples of ``downsample``;
+        input ``seg_loss_label`` (N, block * block * h * w), train ids packed as the scores are;
+        output ``seg_loss_output`` (N, L, block * block * h * w), softmax over the classes.
+
+    Raises
+    ------
+    NetworkError
+        On an unknown depth, dilation schedule or decoder.
+    """
+    if depth not in UNITS:
+        raise NetworkError(f"depth {depth}: expected one of {', '.join(map(str, UNITS))}")
+    units = UNITS[depth]
+    features = resnet(
+        Layers(bn_eps, bn_momentum, learn_bn),
+        mx.sym.Variable("data"),
+        units,
+        schedule(dilation, units),
+        stem_kind=stem,
+        width=width,
+        downsample=downsample,
+        stride_in=stride_in,
+        pool_pad=pool_pad,
+    )
+    if decoder == "duc":
+        scores = duc(features, classes, downsample // cell, aspp, head)
+    elif decoder == "bilinear":
+        scores = duc(features, classes, 1, aspp, head)
+    else:
+        raise NetworkError(f"decoder {decoder}: expected duc, bilinear, deconv or deconv2x4")
+    return mx.sym.SoftmaxOutput(
+        scores,
+        multi_output=True,
+        use_ignore=True,
+        ignore_label=ignore_label,
+        # MXNet's 'batch' divides by the batch size times the positions, which is the mean over all.
+        normalization={"valid": "valid", "fixed": "batch"}[normalization],
+        name="seg_loss",
+    )

@@ -1,0 +1,152 @@
+"""The encoder: ResNet (He et al. 2015) with dilated stages 4 and 5 (paper, section 3.2).
+
+Layer names are those of the authors' released checkpoints, so that their parameters fit. As there, a
+bottleneck's stride sits on its first 1x1 convolution and the 3x3/2 max-pool is not padded; the
+GluonCV relatives that differ (stride on the 3x3, padded pool) are options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mxnet as mx
+
+# Depth -> residual blocks of stages 2 to 5. 50, 101 and 152 are Table 1 of He et al.; 26 and 38 are
+# small relatives for CPUs (3 convolutions a block, plus the stem and the head).
+UNITS = {
+    26: (2, 2, 2, 2),
+    38: (2, 3, 4, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+STAGE_FILTERS = (
+    64,
+    128,
+    256,
+    512,
+)  # of a bottleneck's 3x3 convolution; its output has 4 times that
+EXPANSION = 4
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Builds convolutions followed by batch normalisation, all with the same constants."""
+
+    bn_eps: float
+    bn_momentum: float
+    learn_bn: bool
+
+    def conv_bn(
+        self,
+        data: mx.sym.Symbol,
+        filters: int,
+        kernel: int,
+        name: str,
+        stride: int = 1,
+        dilation: int = 1,
+        relu: bool = True,
+    ) -> mx.sym.Symbol:
+        """``kernel x kernel`` convolution without bias that keeps the size but for ``stride``."""
+        conv = mx.sym.Convolution(
+            data,
+            num_filter=filters,
+            kernel=(kernel, kernel),
+            stride=(stride, stride),
+            dilate=(dilation, dilation),
+            pad=(kernel // 2 * dilation,) * 2,
+            no_bias=True,
+            name=name,
+        )
+        normal = mx.sym.BatchNorm(
+            conv,
+            eps=self.bn_eps,
+            momentum=self.bn_momentum,
+            fix_gamma=False,
+            use_global_stats=not self.learn_bn,
+            name=f"{name}/bn",
+        )
+        return mx.sym.relu(normal, name=f"{name}/relu") if relu else normal
+
+
+def stem(
+    layers: Layers, data: mx.sym.Symbol, kind: str, width: float, pool_pad: int
+) -> mx.sym.Symbol:
+    """Quarter-size features: one 7x7/2 convolution or three 3x3 (section 4.1.4), then max-pool/2."""
+    if kind == "7x7":
+        body = layers.conv_bn(data, channels(64, width), 7, "conv1_7x7_s2", stride=2)
+    else:
+        body = layers.conv_bn(data, channels(64, width), 3, "conv1_1_3x3_s2", stride=2)
+        body = layers.conv_bn(body, channels(64, width), 3, "conv1_2_3x3")
+        body = layers.conv_bn(body, channels(128, width), 3, "conv1_3_3x3")
+    return mx.sym.Pooling(
+        body,
+        kernel=(3, 3),
+        stride=(2, 2),
+        pad=(pool_pad, pool_pad),
+        pool_type="max",
+        pooling_convention="valid",
+        name="pool1_3x3_s2",
+    )
+
+
+def bottleneck(
+    layers: Layers,
+    data: mx.sym.Symbol,
+    filters: int,
+    name: str,
+    stride: int,
+    dilation: int,
+    project: bool,
+    stride_in: str,
+) -> mx.sym.Symbol:
+    """1x1 reduce, dilated 3x3, 1x1 increase, added to the input (projected where sizes change)."""
+    stride_1x1, stride_3x3 = (stride, 1) if stride_in == "1x1" else (1, stride)
+    body = layers.conv_bn(data, filters, 1, f"{name}_1x1_reduce", stride=stride_1x1)
+    body = layers.conv_bn(body, filters, 3, f"{name}_3x3", stride=stride_3x3, dilation=dilation)
+    body = layers.conv_bn(body, filters * EXPANSION, 1, f"{name}_1x1_increase", relu=False)
+    if project:
+        data = layers.conv_bn(
+            data, filters * EXPANSION, 1, f"{name}_1x1_proj", stride=stride, relu=False
+        )
+    return mx.sym.relu(data + body, name=f"{name}/relu")
+
+
+def resnet(
+    layers: Layers,
+    data: mx.sym.Symbol,
+    units: tuple[int, int, int, int],
+    dilations: tuple[tuple[int, ...], tuple[int, ...]],
+    stem_kind: str,
+    width: float,
+    downsample: int,
+    stride_in: str,
+    pool_pad: int,
+) -> mx.sym.Symbol:
+    """Features (N, 2048 * width, H / downsample, W / downsample) of images (N, 3, H, W).
+
+    ``dilations`` are the rates of the blocks of stages 4 and 5 at downsample 8. At downsample 4
+    stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride that
+    is reset to 1 doubles the dilation of all subsequent layers).
+    """
+    finer = 8 // downsample
+    rates = ((1,) * units[0], (1,) * units[1], *dilations)
+    body = stem(layers, data, stem_kind, width, pool_pad)
+    for stage, (filters, stage_rates) in enumerate(zip(STAGE_FILTERS, rates), start=2):
+        for unit, rate in enumerate(stage_rates, start=1):
+            body = bottleneck(
+                layers,
+                body,
+                channels(filters, width),
+                name=f"conv{stage}_{unit}",
+                stride=2 if (stage, unit) == (3, 1) and downsample == 8 else 1,
+                dilation=rate * finer if stage > 2 else rate,
+                project=unit == 1,
+                stride_in=stride_in,
+            )
+    return body
+
+
+def channels(full: int, width: float) -> int:
+    """Channel count at a width multiplier, at least one."""
+    return max(1, round(full * width))
