@@ -1,0 +1,240 @@
+"""The class table of a data set: a YAML file with one row per class, read into a :class:`DatasetSpec`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..errors import ConfigError
+
+FOLDER = Path(__file__).resolve().parent
+LABEL_KINDS = ("label_id", "train_id", "color")
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One row of a class table.
+
+    Attributes
+    ----------
+    name : str
+        As the data set writes it.
+    id : int
+        The official value in label files and submissions, 0..255.
+    train_id : int
+        The class that the network learns, 0, 1, ... without a gap, or the table's ``ignore_id``.
+        Several rows may share one; predictions then turn into the first row's ``id``.
+    color : tuple of int
+        RGB, 0..255, for pictures of the labels.
+    category : str
+        Group of classes with a score of its own (Cityscapes); empty where there are none.
+    has_instances : bool
+        Whether the data set tells single instances apart (Cityscapes, for iIoU).
+    """
+
+    name: str
+    id: int
+    train_id: int
+    color: tuple[int, int, int]
+    category: str = ""
+    has_instances: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A class table; immutable.
+
+    Attributes
+    ----------
+    name : str
+        Name of the data set.
+    layout : str
+        How its folders are laid out: a key of ``data_iter.datasets.LAYOUTS``.
+    ignore_id : int
+        Train id that takes no part in loss and score.
+    label_kind : str
+        What label files hold: ``label_id`` (the ``id`` column), ``train_id``, or ``color`` (an RGB
+        picture in the ``color`` column's colours, which its reader turns into ``id``).
+    home : str
+        Where to get the data and how to lay it out.
+    classes : tuple of ClassSpec
+        The rows, in the file's order.
+    """
+
+    name: str
+    layout: str
+    ignore_id: int
+    label_kind: str
+    home: str
+    classes: tuple[ClassSpec, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that the network learns."""
+        return len(self.train_classes)
+
+    @cached_property
+    def train_classes(self) -> tuple[ClassSpec, ...]:
+        """For each train id, from 0, the first row that has it."""
+        first: dict[int, ClassSpec] = {}
+        for row in self.classes:
+            first.setdefault(row.train_id, row)
+        first.pop(self.ignore_id, None)
+        return tuple(first[train_id] for train_id in sorted(first))
+
+    @property
+    def palette(self) -> np.ndarray:
+        """(256, 3) uint8 RGB colour of each train id; black where it is no class."""
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: self.num_classes] = [row.color for row in self.train_classes]
+        return palette
+
+    @property
+    def label_lut(self) -> np.ndarray:
+        """(256,) int16 train id of each value in a label file, -1 where the table has none."""
+        lut = np.full(256, -1, np.int16)
+        if self.label_kind == "train_id":
+            lut[: self.num_classes] = np.arange(self.num_classes)
+            lut[self.ignore_id] = self.ignore_id
+        else:
+            for row in self.classes:
+                lut[row.id] = row.train_id
+        return lut
+
+    @property
+    def train_to_label(self) -> np.ndarray:
+        """(256,) uint8 official value of each train id; values that are no class become the ignored."""
+        ignored = [row.id for row in self.classes if row.train_id == self.ignore_id]
+        lut = np.full(256, ignored[0] if ignored else self.ignore_id, np.uint8)
+        lut[: self.num_classes] = [row.id for row in self.train_classes]
+        return lut
+
+    def dump(self) -> str:
+        """Write the table as YAML that :func:`load_dataset` reads back as an equal one."""
+        head = {name: getattr(self, name) for name in _types(DatasetSpec) if name != "classes"}
+        rows = [
+            yaml.safe_dump(
+                dataclasses.asdict(row) | {"color": list(row.color)},
+                default_flow_style=True,
+                sort_keys=False,
+                width=1000,
+            )
+            for row in self.classes
+        ]
+        return (
+            yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)
+            + "classes:\n"
+            + "".join(f"  - {row}" for row in rows)
+        )
+
+
+def load_dataset(name_or_path: str | Path) -> DatasetSpec:
+    """Load a class table.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name of a file of this folder (``cityscapes``), or the path of a ``.yaml`` file.
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown (the nearest one is given), or the table is wrong (file and field are).
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+        if str(name_or_path) not in known:
+            nearest = difflib.get_close_matches(str(name_or_path), known, n=1, cutoff=0.5)
+            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+            raise ConfigError(
+                f"data set '{name_or_path}': expected one of {', '.join(known)}, "
+                f"or the path of a .yaml file{hint}"
+            )
+        path = FOLDER / f"{name_or_path}.yaml"
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    try:
+        spec = _table(document)
+        _check(spec)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return spec
+
+
+def _table(document: Any) -> DatasetSpec:
+    fields = _fields(DatasetSpec, document, "")
+    rows = []
+    for number, row in enumerate(fields["classes"], start=1):
+        where = f"classes, row {number}: "
+        row = _fields(ClassSpec, row, where)
+        for name, value in (("id", row["id"]), ("train_id", row["train_id"])):
+            if not 0 <= value <= 255:
+                raise ConfigError(f"{where}{name}: expected 0..255, found {value}")
+        color = row["color"]
+        if len(color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in color):
+            raise ConfigError(f"{where}color: expected [red, green, blue] of 0..255, found {color}")
+        rows.append(ClassSpec(**row | {"color": tuple(color)}))
+    return DatasetSpec(**fields | {"classes": tuple(rows)})
+
+
+def _types(cls: type) -> dict[str, type]:
+    """Python type of each field as YAML reads it."""
+    scalar = {"str": str, "int": int, "bool": bool}
+    return {field.name: scalar.get(str(field.type), list) for field in dataclasses.fields(cls)}
+
+
+def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
+    """Hold a YAML mapping against the fields of a dataclass."""
+    types = _types(cls)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{where}expected the fields {', '.join(types)}, found {found!r}")
+    for name, value in found.items():
+        if name not in types:
+            nearest = difflib.get_close_matches(str(name), types, n=1, cutoff=0.5)
+            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+            raise ConfigError(f"{where}unknown field '{name}'{hint}")
+        if type(value) is not types[name]:
+            raise ConfigError(f"{where}{name}: expected {types[name].__name__}, found {value!r}")
+    for field in dataclasses.fields(cls):
+        if field.name not in found and field.default is dataclasses.MISSING:
+            raise ConfigError(f"{where}field '{field.name}' is missing")
+    return found
+
+
+def _check(spec: DatasetSpec) -> None:
+    """Hold the fields of a table against each other."""
+    if spec.label_kind not in LABEL_KINDS:
+        raise ConfigError(
+            f"label_kind: expected one of {', '.join(LABEL_KINDS)}, found '{spec.label_kind}'"
+        )
+    if not 0 <= spec.ignore_id <= 255:
+        raise ConfigError(f"ignore_id: expected 0..255, found {spec.ignore_id}")
+    for column in ("name", "id", *(["color"] if spec.label_kind == "color" else [])):
+        seen: dict[Any, int] = {}
+        for number, row in enumerate(spec.classes, start=1):
+            value = getattr(row, column)
+            if value in seen:
+                raise ConfigError(
+                    f"classes, row {number}: {column} {value} is already in row {seen[value]}"
+                )
+            seen[value] = number
+    learnt = {row.train_id for row in spec.classes} - {spec.ignore_id}
+    if not learnt:
+        raise ConfigError("classes: no row has a train_id other than ignore_id")
+    missing = set(range(max(learnt) + 1)) - learnt
+    if missing:
+        raise ConfigError(
+            f"classes: train ids must run from 0 without a gap; no row has {min(missing)}"
+        )

@@ -1,0 +1,122 @@
+"""Class tables: the official values, and one sentence that names file and field for each mistake."""
+
+import numpy as np
+import pytest
+from cityscapesscripts.helpers.labels import labels as official_labels
+
+from configs import ConfigError
+from configs.datasets import load_dataset
+
+TABLE = """
+name: yard
+layout: folders
+ignore_id: 9
+label_kind: label_id
+home: dig
+classes:
+  - {name: soil, id: 3, train_id: 1, color: [10, 20, 30]}
+  - {name: sand, id: 5, train_id: 1, color: [10, 20, 31]}
+  - {name: stone, id: 4, train_id: 0, color: [1, 2, 3]}
+  - {name: fog, id: 200, train_id: 9, color: [0, 0, 0]}
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(old="", new=""):
+        assert old in TABLE
+        path = tmp_path / "yard.yaml"
+        path.write_text(TABLE.replace(old, new))
+        return path
+
+    return write
+
+
+def test_cityscapes_is_the_official_table():
+    rows = {row.id: row for row in load_dataset("cityscapes").classes}
+    official = {label.id: label for label in official_labels if label.id >= 0}
+    assert rows.keys() == official.keys() == set(range(34))
+    for number, label in official.items():
+        row = rows[number]
+        assert (row.name, row.train_id, row.category) == (label.name, label.trainId, label.category)
+        assert (row.has_instances, row.color) == (label.hasInstances, label.color)
+
+
+def test_voc_has_the_colour_map_of_the_development_kit():
+    spec = load_dataset("voc")
+    assert spec.num_classes == 21
+    for row in spec.classes:
+        color = [0, 0, 0]
+        for bit in range(8):  # bits 0, 1, 2 of the id go to red, green, blue, highest bit first
+            for channel in range(3):
+                color[channel] |= (row.id >> (3 * bit + channel) & 1) << (7 - bit)
+        assert row.color == tuple(color), row.name
+
+
+@pytest.mark.parametrize("name, classes", [("camvid", 11), ("kitti", 2)])
+def test_other_tables(name, classes):
+    spec = load_dataset(name)
+    assert (spec.name, spec.num_classes, spec.ignore_id) == (name, classes, 255)
+
+
+def test_lookup_tables(table):
+    spec = load_dataset(table())
+    assert [row.name for row in spec.train_classes] == ["stone", "soil"]
+    assert (spec.num_classes, spec.classes[1].name) == (2, "sand")
+    expected = np.full(256, -1)
+    expected[[3, 5, 4, 200]] = [1, 1, 0, 9]
+    np.testing.assert_array_equal(spec.label_lut, expected)
+    assert spec.label_lut.dtype == np.int16
+    assert spec.train_to_label[:2].tolist() == [4, 3]
+    assert set(spec.train_to_label[2:]) == {200}
+    assert spec.palette[:2].tolist() == [[1, 2, 3], [10, 20, 30]]
+    assert spec.palette.shape == (256, 3) and not spec.palette[2:].any()
+
+
+def test_label_files_with_train_ids(table):
+    lut = load_dataset(table("label_id", "train_id")).label_lut
+    assert (lut[0], lut[1], lut[9], lut[3], lut[200]) == (0, 1, 9, -1, -1)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "camvid", "kitti", "voc"])
+def test_a_dump_reads_back_as_the_same_table(name, tmp_path):
+    spec = load_dataset(name)
+    (tmp_path / "copy.yaml").write_text(spec.dump())
+    assert load_dataset(tmp_path / "copy.yaml") == spec
+
+
+def test_an_unknown_name_gets_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="'citiscapes'.*did you mean 'cityscapes'"):
+        load_dataset("citiscapes")
+    with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
+        load_dataset(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("home: dig\n", "", "field 'home' is missing"),
+        ("ignore_id: 9", "ignore_id: nine", "ignore_id: expected int, found 'nine'"),
+        ("ignore_id: 9", "ignore_id: 900", "ignore_id: expected 0..255, found 900"),
+        ("label_kind: label_id", "label_kind: ids", "label_kind: expected one of label_id"),
+        ("layout", "lay_out", "unknown field 'lay_out'; did you mean 'layout'?"),
+        ("classes:", "classes: 3 #", "not a YAML file"),
+        ("id: 4,", "id: 256,", "classes, row 3: id: expected 0..255, found 256"),
+        ("id: 4,", "id: 5,", "classes, row 3: id 5 is already in row 2"),
+        ("name: sand", "name: soil", "classes, row 2: name soil is already in row 1"),
+        ("train_id: 0", "train_id: 2", "no row has 0"),
+        ("train_id: 0", "train_id: zero", "classes, row 3: train_id: expected int, found 'zero'"),
+        ("[1, 2, 3]", "[1, 2]", "classes, row 3: color: expected .*found .1, 2."),
+        ("[1, 2, 3]", "[1, 2, 300]", "classes, row 3: color: expected .*300"),
+        (", color: [1, 2, 3]", "", "classes, row 3: field 'color' is missing"),
+        ("name: stone", "name: no", "classes, row 3: name: expected str, found False"),
+        (
+            "{name: sand, id: 5, train_id: 1, color: [10, 20, 31]}",
+            "sand",
+            "row 2: expected the fields",
+        ),
+    ],
+)
+def test_a_wrong_table_names_file_and_field(table, old, new, message):
+    with pytest.raises(ConfigError, match=f"yard.yaml: .*{message}"):
+        load_dataset(table(old, new))

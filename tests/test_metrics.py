@@ -1,0 +1,54 @@
+"""Confusion matrix and IoU against counts made by hand and by a plain loop."""
+
+import numpy as np
+import pytest
+
+from train.metrics import confusion_matrix, iou, joint_histogram, pixel_accuracy
+
+
+def test_confusion_by_hand():
+    truth = np.array([[0, 0, 1], [1, 255, 2]], np.uint8)
+    prediction = np.array([[0, 1, 1], [1, 2, 0]], np.uint8)
+    confusion = confusion_matrix(truth, prediction, 4, 255)
+    assert confusion.dtype == np.int64
+    assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    # Class 0: 1 hit, 1 missed, 1 wrong; 1: 2 hits, 1 wrong; 2: only missed; 3: nowhere.
+    np.testing.assert_array_equal(iou(confusion), [1 / 3, 2 / 3, 0, np.nan])
+    assert pixel_accuracy(confusion) == 3 / 5
+
+
+def test_the_ignored_value_may_lie_inside_the_range():
+    truth, prediction = np.array([0, 1, 2], np.uint8), np.array([1, 1, 2], np.uint8)
+    assert confusion_matrix(truth, prediction, 3, 1).tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_a_large_odd_size_against_a_loop():
+    random = np.random.default_rng(0)
+    truth, prediction = random.integers(0, 256, (2, 37, 53)).astype(np.uint8)
+    expected = np.zeros((256, 256), int)
+    for pair in zip(truth.flat, prediction.flat):
+        expected[pair] += 1
+    np.testing.assert_array_equal(joint_histogram(truth, prediction), expected)
+
+
+@pytest.mark.parametrize(
+    "truth, prediction, message",
+    [
+        ([0, 3], [0, 0], "truth value 3 at 1 pixels, expected 0..2"),
+        ([0, 255], [0, 255], "prediction value 255 at 1 pixels, expected 0..2"),
+        ([0, 1, 2], [0, 1], "shapes"),
+    ],
+)
+def test_values_out_of_range_raise(truth, prediction, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(np.uint8(truth), np.uint8(prediction), 3, 255)
+
+
+def test_no_counted_pixel():
+    confusion = confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), 2, 255)
+    assert np.isnan(pixel_accuracy(confusion)) and np.isnan(iou(confusion)).all()
+
+
+def test_labels_of_another_type_are_refused():
+    with pytest.raises(TypeError, match="uint8"):
+        joint_histogram(np.zeros(3, np.int64), np.zeros(3, np.uint8))
