@@ -1,15 +1,29 @@
-"""What every command needs first: import this module before anything that imports MXNet."""
+"""Threads, CUDA libraries, errors and devices: import this first in every command.
+
+Importing it makes MXNet use every core that this process may use, and lets mxnet-cu112 find the
+CUDA libraries that pip installed. Both must happen before MXNet loads; later they do no harm.
+Where MXNet cannot load, the import ends the program with one sentence and exit code 2.
+"""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
 from data_iter.errors import DataError
 
+from . import machine
 from .errors import RunError
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+_log = logging.getLogger(__name__)
 
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
@@ -33,6 +47,75 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
+def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Context]:
+    """Return the devices to compute on.
+
+    Parameters
+    ----------
+    gpus : str, optional
+        GPU numbers as in ``"0,1"``. By default every usable GPU with the CUDA build of MXNet (one
+        CPU where there is none), and one CPU with the CPU build.
+    cpus : int, optional
+        This many CPU contexts instead, to try data parallelism without GPUs.
+
+    Raises
+    ------
+    ConfigError
+        An argument is malformed.
+    RunError
+        A GPU is not there, or MXNet cannot run on it.
+    """
+    import mxnet as mx
+
+    if cpus is not None:
+        if cpus < 1:
+            raise ConfigError(f"--cpus: expected at least 1, got {cpus}")
+        return [mx.cpu(index) for index in range(cpus)]
+    cuda = mx.runtime.Features().is_enabled("CUDA")
+    if gpus is None:
+        numbers = _all_usable(machine.gpus()) if cuda else []
+        return [mx.gpu(number) for number in numbers] or [mx.cpu()]
+    if not cuda:
+        raise RunError(
+            f"--gpus {gpus}: this is MXNet's CPU build; for GPUs: pip uninstall -y mxnet, then "
+            "pip install -e '.[cu112]'"
+        )
+    return [mx.gpu(number) for number in _checked(gpus, machine.gpus())]
+
+
+def _checked(wanted: str, present: list[machine.Gpu]) -> list[int]:
+    """Parse ``"0,1"`` into GPU numbers, each of which is present, usable and named once."""
+    try:
+        numbers = [int(number) for number in wanted.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--gpus: expected different numbers as in 0,1, got {wanted!r}")
+    by_number = {gpu.index: gpu for gpu in present}
+    for number in numbers:
+        if number not in by_number:
+            found = ", ".join(map(str, by_number)) or "none"
+            raise RunError(f"--gpus: there is no GPU {number} (GPUs found: {found})")
+        if not by_number[number].usable:
+            raise RunError(_unusable(by_number[number]))
+    return numbers
+
+
+def _all_usable(present: list[machine.Gpu]) -> list[int]:
+    for gpu in present:
+        if not gpu.usable:
+            _log.warning("left out: %s", _unusable(gpu))
+    return [gpu.index for gpu in present if gpu.usable]
+
+
+def _unusable(gpu: machine.Gpu) -> str:
+    return (
+        f"{gpu}: MXNet 1.9.1 runs on compute capability {machine.dotted(machine.OLDEST_GPU)} to "
+        f"{machine.dotted(machine.NEWEST_GPU)} only; use the CPU here, and ONNX to run a trained "
+        "model on other GPUs"
+    )
+
+
 def _user_errors() -> tuple[type[Exception], ...]:
     errors = [ConfigError, DataError, RunError, OSError]
     # Importing symbols imports MXNet; only when something else has can its error be on its way.
@@ -45,3 +128,19 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _prepare() -> None:
+    # Left alone, MXNet takes half the processors of the machine, whatever this process may use.
+    os.environ.setdefault("OMP_NUM_THREADS", str(machine.allowed_cores()))
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or each command begins with noise
+    try:
+        machine.check_python()
+        if machine.mxnet_wheel() == "mxnet-cu112":
+            machine.load_cuda_libraries()
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+_prepare()
