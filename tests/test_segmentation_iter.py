@@ -1,0 +1,194 @@
+"""The iterator on real files: equal for any thread count, exact crops, errors that name the file."""
+
+import gc
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_iter import DataError
+from data_iter.datasets import find_samples
+from data_iter.segmentation_iter import CropReader, SegmentationIter
+
+LUT = np.full(256, -1, np.int16)
+LUT[:5] = [0, 1, 2, 3, 255]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Write nine frames of 61x83 pixels whose label is a function of the image."""
+    random = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    for number in range(9):
+        label = random.integers(0, 5, (61, 83), np.uint8)
+        image = np.stack([label * 50, label * 50 + 1, np.full_like(label, number * 20)], 2)  # RGB
+        cv2.imwrite(str(tmp_path / f"labels/train/{number}.png"), label)
+        cv2.imwrite(str(tmp_path / f"images/train/{number}.png"), image[:, :, ::-1])
+    return tmp_path
+
+
+def crops(root, **options):
+    options = {
+        "label_lut": LUT, "ignore_id": 255, "mean_rgb": (0, 0, 0), "crop_hw": (48, 56),
+        "patches": "image", "patch_hw": (800, 800), "patch_stride": 100, "scales": (1.0,),
+        "mirror": True, "seed": 7,
+    } | options  # fmt: skip
+    return CropReader(find_samples("folders", root, "train"), **options)
+
+
+def epoch(batches):
+    return [(b.data[0].asnumpy(), b.label[0].asnumpy(), b.index.tolist()) for b in batches]
+
+
+def equal(first, second):
+    return len(first) == len(second) and all(
+        np.array_equal(a, b) for x, y in zip(first, second) for a, b in zip(x, y)
+    )
+
+
+def workers():
+    return [t for t in threading.enumerate() if t.name.startswith("crop")]
+
+
+def test_image_and_label_are_cut_scaled_and_mirrored_together(root):
+    batches = SegmentationIter(crops(root), batch_size=9, cell=1, block=1)
+    images, labels, indices = epoch(batches)[0]
+    assert sorted(indices) == list(range(9))
+    labels = labels.reshape(9, 48, 56)
+    expected = np.where(images[:, 0] == 200, 255, images[:, 0] / 50)  # label 4 is ignored
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(images[:, 1], images[:, 0] + 1)
+    np.testing.assert_array_equal(images[:, 2, 0, 0], np.array(indices) * 20)
+
+
+def test_mirroring_occurs_and_is_exact(root):
+    frame = cv2.imread(str(root / "labels/train/0.png"), cv2.IMREAD_UNCHANGED)
+    expected = LUT.astype(np.uint8)[frame]
+    seen = set()
+    reader = crops(root, crop_hw=(61, 83), patches="image")
+    image, label = np.empty((3, 61, 83), np.float32), np.empty((61, 83), np.float32)
+    for number in range(20):
+        reader.read(number, 0, image, label)
+        mirrored = np.array_equal(label, expected[:, ::-1])
+        assert mirrored or np.array_equal(label, expected)
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_outside_the_image_is_the_mean_and_the_ignore_label(root):
+    reader = crops(root, crop_hw=(64, 96), mean_rgb=(1.5, 2.5, 3.5), mirror=False)
+    image, label = np.empty((3, 64, 96), np.float32), np.empty((64, 96), np.float32)
+    reader.read(0, 4, image, label)
+    inside = image[2] == 4 * 20 - 3.5
+    assert inside.sum() == 61 * 83
+    assert (image[:, ~inside] == 0).all()
+    assert (label[~inside] == 255).all()
+    assert (np.ptp(np.argwhere(inside), axis=0) == (60, 82)).all()
+
+
+def test_one_and_eight_threads_give_the_same_bits_and_epochs_differ(root):
+    epochs = []
+    for threads in (1, 8):
+        batches = SegmentationIter(crops(root, scales=(0.5, 1.25)), 4, 2, 4, threads=threads)
+        epochs.append(epoch(batches))
+        batches.reset()
+        epochs.append(epoch(batches))
+        batches.close()
+    assert equal(epochs[0], epochs[2])
+    assert equal(epochs[1], epochs[3])
+    assert not equal(epochs[0], epochs[1])
+    assert len(epochs[0]) == 3
+    assert set(sum((e[2] for e in epochs[0]), [])) == set(range(9))
+
+
+def test_another_seed_gives_other_batches(root):
+    one = epoch(SegmentationIter(crops(root), 3, 1, 1))
+    assert not equal(one, epoch(SegmentationIter(crops(root, seed=8), 3, 1, 1)))
+
+
+def test_going_back_into_an_epoch_gives_its_remaining_batches(root):
+    batches = SegmentationIter(crops(root, scales=(0.75, 1.5)), 2, 2, 4)
+    batches.seek(3, 0)
+    whole = epoch(batches)
+    batches.seek(3, 2)
+    assert equal(epoch(batches), whole[2:])
+
+
+def test_parts_are_disjoint_and_together_the_whole(root):
+    parts = []
+    for part in range(3):
+        batches = SegmentationIter(crops(root), 1, 1, 1, num_parts=3, part_index=part)
+        parts.append(sum((b[2] for b in epoch(batches)), []))
+    assert sorted(sum(parts, [])) == list(range(9))
+    assert [len(part) for part in parts] == [3, 3, 3]
+
+
+def test_shapes_are_described_as_delivered(root):
+    batches = SegmentationIter(crops(root), 4, 2, 4)
+    batch = batches.next()
+    assert [d.shape for d in batches.provide_data] == [batch.data[0].shape] == [(4, 3, 48, 56)]
+    assert [d.shape for d in batches.provide_label] == [batch.label[0].shape] == [(4, 24 * 28)]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "size", "value", "missing"])
+def test_a_bad_file_is_named_and_nothing_hangs(root, damage):
+    label = root / "labels/train/5.png"
+    if damage == "truncate":
+        label.write_bytes(label.read_bytes()[:-200])
+    elif damage == "size":
+        cv2.imwrite(str(label), np.zeros((61, 82), np.uint8))
+    elif damage == "value":
+        cv2.imwrite(str(label), np.full((61, 83), 77, np.uint8))
+    reader = crops(root)
+    if damage == "missing":
+        label.unlink()
+    batches = SegmentationIter(reader, 2, 1, 1, threads=3)
+    with pytest.raises(DataError, match=r"labels/train/5\.png"):
+        epoch(batches)
+    batches.close()
+    assert not workers()
+
+
+def test_close_and_collection_leave_no_thread(root):
+    batches = SegmentationIter(crops(root), 2, 1, 1, threads=4)
+    batches.next()
+    assert workers()
+    batches.close()
+    batches.close()
+    assert not workers()
+    with pytest.raises(RuntimeError):
+        batches.next()
+    batches = SegmentationIter(crops(root), 2, 1, 1, threads=4)
+    batches.next()
+    del batches
+    gc.collect()
+    assert not workers()
+
+
+def test_a_slow_consumer_does_not_fill_the_memory(root):
+    batches = SegmentationIter(crops(root), 1, 1, 1, threads=2, queue=3)
+    assert len(batches._pending) == 3
+    batches.next()
+    assert len(batches._pending) == 3
+
+
+def test_a_process_that_just_ends_does_not_hang(root):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from tests.test_segmentation_iter import crops, SegmentationIter;"
+        "from pathlib import Path;"
+        "b = SegmentationIter(crops(Path(sys.argv[2])), 2, 1, 1, threads=4); b.next();"
+        "raise ValueError('the loop broke')"
+    )
+    project = Path(__file__).resolve().parents[1]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(project), str(root)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "the loop broke" in ended.stderr

@@ -1,0 +1,52 @@
+"""Resizing a window against resizing the whole; random crops against their limits."""
+
+import cv2
+import numpy as np
+import pytest
+
+from data_iter.patches import Patch
+from data_iter.transforms import draw_crop, resized_window
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 0.7, 1.1, 0.123456])
+@pytest.mark.parametrize("corner", [(0, 0), (7, 13), (-20, -9), (61, 118), (400, 10)])
+def test_window_equals_the_part_of_the_resized_whole(scale, corner):
+    random = np.random.default_rng(3)
+    image = random.integers(0, 256, (123, 217, 3), np.uint8)
+    label = random.integers(0, 34, (123, 217), np.uint8)
+    top, left = corner
+    for pixels, how, tolerance in ((image, cv2.INTER_LINEAR, 1), (label, cv2.INTER_NEAREST, 0)):
+        whole = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how)
+        framed = np.full((900, 900, *pixels.shape[2:]), 99, np.uint8)
+        framed[300 : 300 + whole.shape[0], 300 : 300 + whole.shape[1]] = whole
+        expected = framed[300 + top : 300 + top + 45, 300 + left : 300 + left + 67]
+
+        part, y, x = resized_window(pixels, scale, top, left, (45, 67), how)
+        found = np.full_like(expected, 99)
+        found[y : y + part.shape[0], x : x + part.shape[1]] = part
+        assert np.abs(found.astype(int) - expected).max() <= tolerance
+
+
+def test_crops_stay_inside_a_patch_that_holds_them():
+    patch = Patch(top=100, left=50, height=80, width=90)
+    corners = set()
+    for seed in range(400):
+        crop = draw_crop(np.random.default_rng(seed), patch, (70, 88), [1.0], mirror=True)
+        assert 100 <= crop.top <= 110
+        assert 50 <= crop.left <= 52
+        corners.add((crop.top, crop.left))
+    assert len(corners) == 11 * 3  # every position occurs
+
+
+def test_a_patch_smaller_than_the_crop_stays_whole_inside_it():
+    for seed in range(50):
+        crop = draw_crop(
+            np.random.default_rng(seed), Patch(10, 20, 40, 30), (64, 48), [0.5, 1.5], mirror=False
+        )
+        assert not crop.mirror
+        top, left = round(10 * crop.scale), round(20 * crop.scale)
+        bottom, right = round(50 * crop.scale), round(50 * crop.scale)
+        assert crop.top <= top or crop.top + 64 <= bottom
+        if crop.scale == 0.5:
+            assert crop.top <= top <= bottom <= crop.top + 64
+            assert crop.left <= left <= right <= crop.left + 48
