@@ -80,9 +80,6 @@ class Data:
     )
     patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
     crop_hw: tuple[int, ...] = key((544, 544), "height,width of a training crop", at_least=1)
-    val_hw: tuple[int, ...] = key(
-        (1024, 2048), "height,width that hold every val image", at_least=1
-    )
     scales: tuple[float, ...] = key(
         (0.5, 0.75, 1.0, 1.25, 1.5), "random resize factors of the release", at_least=0.01
     )
@@ -190,12 +187,12 @@ def check_together(config: Config) -> None:
         )
     if not network.aspp or not data.scales:
         raise ConfigError("network.aspp and data.scales need at least one number each")
-    for name, hw in (("crop_hw", data.crop_hw), ("val_hw", data.val_hw)):
-        if any(side % network.downsample for side in hw):
-            raise ConfigError(
-                f"data.{name} {hw[0]},{hw[1]} is not a multiple of network.downsample "
-                f"{network.downsample}"
-            )
+    if any(side % network.downsample for side in data.crop_hw):
+        height, width = data.crop_hw
+        raise ConfigError(
+            f"data.crop_hw {height},{width} is not a multiple of network.downsample "
+            f"{network.downsample}"
+        )
     if solver.learn_bn_epochs > solver.epochs:
         raise ConfigError(
             f"solver.learn_bn_epochs {solver.learn_bn_epochs} exceeds solver.epochs {solver.epochs}"
