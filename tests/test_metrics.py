@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.metrics import confusion_matrix, iou, joint_histogram, pixel_accuracy
+from train.metrics import confusion_matrix, iou, joint_histogram, mean_score, pixel_accuracy
 
 
 def test_confusion_by_hand():
@@ -14,7 +14,12 @@ def test_confusion_by_hand():
     assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     # Class 0: 1 hit, 1 missed, 1 wrong; 1: 2 hits, 1 wrong; 2: only missed; 3: nowhere.
     np.testing.assert_array_equal(iou(confusion), [1 / 3, 2 / 3, 0, np.nan])
+    assert mean_score(iou(confusion)) == pytest.approx(1 / 3)
     assert pixel_accuracy(confusion) == 3 / 5
+
+
+def test_a_prediction_that_is_no_class_is_a_miss():
+    np.testing.assert_array_equal(iou(np.array([[3, 1, 4], [0, 5, 0]])), [3 / 8, 5 / 6])
 
 
 def test_the_ignored_value_may_lie_inside_the_range():
@@ -46,7 +51,7 @@ def test_values_out_of_range_raise(truth, prediction, message):
 
 def test_no_counted_pixel():
     confusion = confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), 2, 255)
-    assert np.isnan(pixel_accuracy(confusion)) and np.isnan(iou(confusion)).all()
+    assert np.isnan(pixel_accuracy(confusion)) and np.isnan(mean_score(iou(confusion)))
 
 
 def test_labels_of_another_type_are_refused():

@@ -1,6 +1,8 @@
-"""The confusion matrix and the scores that follow from it: training and ``tools/evaluate.py`` share them."""
+"""The confusion matrix and the scores that follow from it, for training and for every tool."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -59,7 +61,8 @@ def confusion_matrix(
         outside = sorted(set(np.flatnonzero(counts).tolist()) - allowed)
         if outside:
             raise ValueError(
-                f"{name} value {outside[0]} at {counts[outside[0]]} pixels, expected 0..{classes - 1}"
+                f"{name} value {outside[0]} at {counts[outside[0]]} pixels, "
+                f"expected 0..{classes - 1}"
             )
     joint[ignore] = 0
     return joint[:classes, :classes].copy()
@@ -68,13 +71,24 @@ def confusion_matrix(
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Intersection over union of each class, (L,) float64.
 
-    TP / (TP + FP + FN) from an (L, L) confusion matrix with true classes in rows (Cityscapes, PASCAL
-    VOC). A class in neither truth nor prediction has none: NaN, which a mean (``np.nanmean``) leaves
-    out; one that is only predicted, or only missed, has 0.
+    TP / (TP + FP + FN) (Cityscapes, PASCAL VOC). A class in neither truth nor prediction has none:
+    NaN; one that is only predicted, or only missed, has 0.
+
+    Parameters
+    ----------
+    confusion : ndarray
+        (L, L) counts with true classes in rows, or (L, more): columns beyond L hold predictions
+        that are no class, which count as missed.
     """
     hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    union = confusion.sum(axis=0)[: len(hits)] + confusion.sum(axis=1) - hits
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+
+def mean_score(scores: Iterable[float]) -> float:
+    """Mean of the scores that are not NaN: absent classes take no part. NaN where all are."""
+    present = [float(score) for score in scores if not np.isnan(score)]
+    return sum(present) / len(present) if present else float("nan")
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:

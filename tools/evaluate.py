@@ -1,0 +1,188 @@
+r"""Score predictions with a benchmark's official protocol.
+
+  python tools/evaluate.py --dataset cityscapes --ground-truth gtFine/val --predictions results
+  python tools/evaluate.py --dataset camvid --ground-truth labels/val --predictions results
+  python tools/evaluate.py --dataset voc --ground-truth SegmentationClass --predictions results \
+      --names ImageSets/Segmentation/val.txt
+  python tools/evaluate.py --dataset kitti --ground-truth training --predictions confidences
+
+Predictions are 8-bit PNGs of train ids or official label ids. KITTI road is scored in bird's-eye
+view from 8-bit confidence PNGs (0..255) or saved probability maps, either in the image's
+perspective or as 800x400 bird's-eye views. A missing, extra, wrong-sized or out-of-range prediction
+is an error.
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: make the project importable, and only the project
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from train.runtime import command  # isort: skip  # sets thread counts before anything loads
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.datasets import DatasetSpec, load_dataset
+from tools import score_cityscapes, score_classes, score_kitti
+from tools.score_files import find_pairs, read_names
+from train.files import atomic_write
+
+
+def score_folder(
+    dataset: DatasetSpec,
+    ground_truth: Path,
+    predictions: Path,
+    names: list[str] | None = None,
+    values: str | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Score a folder of predictions.
+
+    Parameters
+    ----------
+    dataset : DatasetSpec
+        The class table; its layout decides how files are found and which protocol applies.
+    ground_truth, predictions : Path
+        Folders: :func:`tools.score_files.find_pairs`, :func:`tools.score_kitti.find_kitti_pairs`.
+    names : list of str, optional
+        Score these frames only.
+    values : str, optional
+        ``label_id`` or ``train_id``: what predictions hold, where their values fit both.
+    threads : int, optional
+        All that the process may use by default.
+
+    Returns
+    -------
+    dict
+        What the protocol's module returns: :mod:`tools.score_classes` (which describes the common
+        part), :mod:`tools.score_cityscapes` or :mod:`tools.score_kitti`.
+
+    Raises
+    ------
+    DataError
+        A file is missing, superfluous or wrong.
+    """
+    if dataset.layout == "kitti":
+        pairs = score_kitti.find_kitti_pairs(ground_truth, predictions, names)
+        return score_kitti.score(pairs, dataset, threads)
+    pairs = find_pairs(dataset.layout, ground_truth, predictions, names)
+    protocol = score_cityscapes if dataset.layout == "cityscapes" else score_classes
+    return protocol.score(pairs, dataset, values, threads)
+
+
+def print_scores(result: dict[str, Any], console: Console) -> None:
+    """Print the tables of :func:`score_folder`'s result."""
+    if "classes" not in result:
+        _print_kitti(result, console)
+        return
+    instance_level = "mean_iiou" in result
+    table = Table(
+        title=f"{result['dataset']}: {result['images']} images, {result['values']} values"
+    )
+    table.add_column("class")
+    for heading in ("IoU %", *(["iIoU %"] if instance_level else []), "valid pixels"):
+        table.add_column(heading, justify="right")
+    for row in result["classes"]:
+        iious = [_percent(row["iiou"])] if instance_level else []
+        table.add_row(row["name"], _percent(row["iou"]), *iious, f"{row['valid_pixels']:,}")
+    table.add_section()
+    mean = [_percent(result["mean_iiou"])] if instance_level else []
+    table.add_row("mean", _percent(result["mean_iou"]), *mean, f"{result['valid_pixels']:,}")
+    for row in result.get("categories", []):
+        if row is result["categories"][0]:
+            table.add_section()
+        iious = [_percent(row["iiou"])] if instance_level else []
+        table.add_row(row["name"], _percent(row["iou"]), *iious)
+    if "categories" in result:
+        table.add_section()
+        mean = [_percent(result["mean_category_iiou"])] if instance_level else []
+        table.add_row("mean of categories", _percent(result["mean_category_iou"]), *mean)
+    console.print(table)
+    console.print(f"mIoU {_percent(result['mean_iou'])} %", highlight=False)
+    console.print(f"pixel accuracy {_percent(result['pixel_accuracy'])} %", highlight=False)
+    _print_absent(result, console)
+    _print_confusion(result, console)
+
+
+def _print_confusion(result: dict[str, Any], console: Console) -> None:
+    """Print where each true class went, in % of its pixels, columns numbered like the rows."""
+    classes = range(len(result["classes"]))
+    lines = ["where the pixels of each class went, %"]
+    lines.append(f"{'':<18}" + "".join(f"{number:>4}" for number in classes) + "  none")
+    for number, (row, counts) in enumerate(zip(result["classes"], result["confusion"])):
+        total = max(sum(counts), 1)
+        cells = "".join(f"{100 * count / total:>4.0f}" for count in counts[:-1])
+        lines.append(f"{number:>2} {row['name']:<15.15}{cells}{100 * counts[-1] / total:>6.0f}")
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _print_absent(result: dict[str, Any], console: Console) -> None:
+    rows = result["classes"]
+    absent = [row["name"] for row in rows if row["iou"] is None]
+    unseen = [row["name"] for row in rows if not row["valid_pixels"] and row["iou"] == 0]
+    official = " (officially this mean is NaN)" if result["dataset"] == "voc" else ""
+    for names, meaning in (
+        (absent, f"neither in the ground truth nor predicted, left out of the mean{official}"),
+        (unseen, "not in the ground truth but predicted, counted as IoU 0"),
+    ):
+        if names:
+            console.print(f"{meaning}: {', '.join(names)}", highlight=False, soft_wrap=True)
+
+
+def _print_kitti(result: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{result['dataset']}: {result['images']} images, bird's-eye view, %")
+    table.add_column("category")
+    columns = ("max_f", "ap", "pre", "rec", "fpr", "fnr")
+    for heading in ("frames", "MaxF", *(column.upper() for column in columns[1:])):
+        table.add_column(heading, justify="right")
+    for row in result["categories"]:
+        table.add_row(
+            row["name"], str(row["frames"]), *(_percent(row[column]) for column in columns)
+        )
+    console.print(table)
+
+
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{100 * score:.2f}"
+
+
+@command
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset", required=True, help="cityscapes, kitti, voc, camvid, or one's own .yaml table"
+    )
+    parser.add_argument("--ground-truth", required=True, type=Path, help="folder of label files")
+    parser.add_argument("--predictions", required=True, type=Path, help="folder of predictions")
+    parser.add_argument("--names", type=Path, help="file with the frames to score, one a line")
+    parser.add_argument(
+        "--values",
+        choices=("label_id", "train_id"),
+        help="what predictions hold (by default their values tell)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
+    args = parser.parse_args(argv)
+
+    result = score_folder(
+        load_dataset(args.dataset),
+        args.ground_truth,
+        args.predictions,
+        read_names(args.names) if args.names else None,
+        args.values,
+    )
+    print_scores(result, Console())
+    if args.json:
+        with atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(result), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
