@@ -33,18 +33,29 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         The folder is missing or cannot be written, or the disk is full.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         _sync(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
         temporary.replace(path)
         _sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and _is_ours(error.filename, path):
+            error.filename = str(path)  # the name that the user knows
         raise
+
+
+def _is_ours(filename: object, path: Path) -> bool:
+    """Whether an error names no file (a full disk), or the temporary one."""
+    return filename is None or str(filename).startswith(str(path.parent / f".{path.stem}-"))
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The shape of the code: what imports what, and how every command begins and ends."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {
+    "configs": {"configs"},
+    "data_iter": {"data_iter"},
+    "symbols": {"symbols"},
+    "train": {"configs", "data_iter", "symbols", "train"},
+    "tools": {"configs", "data_iter", "symbols", "train", "tools"},
+}
+MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+COMMANDS = [path for path in MODULES if '__name__ == "__main__"' in path.read_text()]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def imported(path):
+    """Top-level names that a module imports anywhere, in order; relative ones are its own."""
+    for node in ast.walk(ast.parse(path.read_text(), name(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield path.relative_to(ROOT).parts[0] if node.level else node.module.split(".")[0]
+
+
+def test_every_package_is_looked_at():
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert folders == set(MAY_IMPORT)
+    assert {"env.py", "make_toy_data.py", "train_model.py"} <= {path.name for path in COMMANDS}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_dependencies_run_one_way(path):
+    project = set(imported(path)) & {*MAY_IMPORT, "tests"}
+    assert project <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 330
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert node.end_lineno - first.lineno < 50, f"{node.name} in {name(path)} is long"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name)
+def test_commands_prepare_the_process_before_they_import_the_project(path):
+    tree = ast.parse(path.read_text())
+    project = [
+        node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in MAY_IMPORT
+    ]
+    if path.name == "env.py":  # reports on a process that could not be prepared
+        assert project == ["train"]
+        return
+    assert project[0] == "train.runtime"
+    main = next(node for node in tree.body if getattr(node, "name", "") == "main")
+    assert [ast.unparse(decorator) for decorator in main.decorator_list] == ["command"]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=name)
+def test_help_is_the_docstring(path, capsys):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert module.__doc__.strip() in text
+    assert f"python {name(path)}" in text, "the docstring should show how to call it"
+
+
+def test_light_modules_do_not_load_mxnet():
+    code = (
+        "import sys, configs.loader, configs.datasets, data_iter.transforms, data_iter.files;"
+        "import train.runtime, train.files, tools.env;"
+        "sys.exit('mxnet' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
