@@ -61,7 +61,7 @@ def score(
 
     counted = in_threads(count, pairs, "Scoring", threads)
     frames = [frame for frame, _ in counted]
-    kind = values_kind(frames, dataset, values)
+    kind = values_kind({frame.pair.prediction: frame.values for frame in frames}, dataset, values)
     result = summary(frames, kind, dataset)
     confusion = np.array(result["confusion"])
     instances = [found for _, found in counted if found is not None]
@@ -87,9 +87,12 @@ def count_instances(pair: Pair, prediction: np.ndarray) -> Instances:
             f"{path}: expected a 16-bit PNG of instance ids, as large as {pair.truth.name}"
         )
     inside = pixels > 1000
-    ids, instance = np.unique(pixels[inside], return_inverse=True)
-    counts = np.bincount(instance * 256 + prediction[inside], minlength=len(ids) * 256)
-    return Instances(ids.astype(np.int64), counts.reshape(len(ids), 256))
+    instances = pixels[inside]
+    ids = np.flatnonzero(np.bincount(instances, minlength=1))
+    position = np.zeros(1 << 16, np.intp)  # np.unique would sort all pixels
+    position[ids] = np.arange(len(ids))
+    cells = position[instances] * 256 + prediction[inside]
+    return Instances(ids, np.bincount(cells, minlength=len(ids) * 256).reshape(len(ids), 256))
 
 
 def _instance_file(truth: Path) -> Path:

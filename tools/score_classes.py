@@ -8,7 +8,7 @@ that occur in truth or prediction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +82,9 @@ def check_values(file: Path, counts: np.ndarray, legal: set[int]) -> None:
         )
 
 
-def values_kind(frames: Sequence[FrameCounts], dataset: DatasetSpec, asked: str | None) -> str:
+def values_kind(
+    counts: Mapping[Path, np.ndarray], dataset: DatasetSpec, asked: str | None = None
+) -> str:
     """Tell whether predictions hold official label ids or train ids.
 
     A value that only the official table has shows label ids. Without one, a train id that is no
@@ -90,6 +92,8 @@ def values_kind(frames: Sequence[FrameCounts], dataset: DatasetSpec, asked: str 
 
     Parameters
     ----------
+    counts : mapping of Path to ndarray
+        (256,) pixels of each value in each prediction.
     asked : str, optional
         ``label_id`` or ``train_id``, where the user said so; then the values are only checked.
 
@@ -101,33 +105,31 @@ def values_kind(frames: Sequence[FrameCounts], dataset: DatasetSpec, asked: str 
         The values fit both.
     """
     train_ids = set(range(dataset.num_classes))
-    classes = {row.id for row in dataset.train_classes}
-    if classes == train_ids and all(row.id == i for i, row in enumerate(dataset.train_classes)):
+    classes = [row.id for row in dataset.train_classes]
+    if classes == list(train_ids):
         kind = "train_id"
     elif asked:
         kind = asked
     else:
-        present = [set(np.flatnonzero(frame.values).tolist()) for frame in frames]
-        as_labels = [frame for frame, values in zip(frames, present) if values - train_ids]
+        values = {file: set(np.flatnonzero(count).tolist()) for file, count in counts.items()}
+        as_labels = [file for file in values if values[file] - train_ids]
         as_train = [
-            frame
-            for frame, values in zip(frames, present)
-            if values <= train_ids and values - classes
+            file for file in values if values[file] <= train_ids and values[file] - set(classes)
         ]
         if as_labels and as_train:
             raise DataError(
-                f"{as_train[0].pair.prediction}: looks like train ids, but "
-                f"{as_labels[0].pair.prediction} holds label ids; say --values label_id if all do"
+                f"{as_train[0]}: looks like train ids, but {as_labels[0]} holds label ids; "
+                "say --values label_id if all do"
             )
         if not as_labels and not as_train:
             raise ConfigError(
-                f"{frames[0].pair.prediction.parent}: the predicted values fit label ids and train "
-                "ids; say which with --values"
+                f"{next(iter(counts)).parent}: the predicted values fit label ids and train ids; "
+                "say which with --values"
             )
         kind = "label_id" if as_labels else "train_id"
     legal = label_values(dataset) if kind == "label_id" else train_ids
-    for frame in frames:
-        check_values(frame.pair.prediction, frame.values, legal)
+    for file, count in counts.items():
+        check_values(file, count, legal)
     return kind
 
 
@@ -212,4 +214,5 @@ def score(
         return count_pixels(pair, *read_pair(pair), dataset)
 
     frames = in_threads(count, pairs, "Scoring", threads)
-    return summary(frames, values_kind(frames, dataset, values), dataset)
+    counts = {frame.pair.prediction: frame.values for frame in frames}
+    return summary(frames, values_kind(counts, dataset, values), dataset)

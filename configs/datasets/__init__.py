@@ -15,7 +15,7 @@ import yaml
 from ..errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parent
-LABEL_KINDS = ("label_id", "train_id", "color")
+LABEL_KINDS = ("label_id", "train_id")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class DatasetSpec:
     ignore_id : int
         Train id that takes no part in loss and score.
     label_kind : str
-        What label files hold: ``label_id`` (the ``id`` column), ``train_id``, or ``color`` (an RGB
-        picture in the ``color`` column's colours, which its reader turns into ``id``).
+        Which column's values label files hold: ``label_id`` (``id``) or ``train_id``.
     home : str
         Where to get the data and how to lay it out.
     classes : tuple of ClassSpec
@@ -221,7 +220,7 @@ def _check(spec: DatasetSpec) -> None:
         )
     if not 0 <= spec.ignore_id <= 255:
         raise ConfigError(f"ignore_id: expected 0..255, found {spec.ignore_id}")
-    for column in ("name", "id", *(["color"] if spec.label_kind == "color" else [])):
+    for column in ("name", "id"):
         seen: dict[Any, int] = {}
         for number, row in enumerate(spec.classes, start=1):
             value = getattr(row, column)
