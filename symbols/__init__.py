@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import mxnet as mx
 
-from .decoders import duc
+from .decoders import DECONV_CHANNELS, deconvolution, duc
 from .errors import NetworkError
 from .hdc import schedule
-from .resnet import UNITS, Layers, resnet
+from .resnet import UNITS, Layers, channels, resnet
 
 __all__ = ["NetworkError", "get_symbol"]
 
@@ -80,6 +80,10 @@ def get_symbol(
         scores = duc(features, classes, downsample // cell, aspp, head)
     elif decoder == "bilinear":
         scores = duc(features, classes, 1, aspp, head)
+    elif decoder in DECONV_CHANNELS:
+        factors = (downsample,) if decoder == "deconv" else (2, downsample // 2)
+        filters = channels(DECONV_CHANNELS[decoder], width)
+        scores = deconvolution(features, classes, factors, filters, aspp, head)
     else:
         raise NetworkError(f"decoder {decoder}: expected duc, bilinear, deconv or deconv2x4")
     return mx.sym.SoftmaxOutput(
