@@ -12,6 +12,8 @@ perspective or as 800x400 bird's-eye views. A missing, extra, wrong-sized or out
 is an error.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
