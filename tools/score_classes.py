@@ -50,10 +50,8 @@ def count_pixels(
     lut = dataset.label_lut
     if np.any(lut[np.flatnonzero(joint.sum(axis=1))] < 0):
         to_train_ids(truth, lut, pair.truth)  # raises, with the likely cause
-    values = joint.sum(axis=0)
-    check_values(pair.prediction, values, label_values(dataset) | set(range(dataset.num_classes)))
     classes = [joint[lut == train_id].sum(axis=0) for train_id in range(dataset.num_classes)]
-    return FrameCounts(pair, values, np.stack(classes))
+    return FrameCounts(pair, joint.sum(axis=0), np.stack(classes))
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +103,8 @@ def values_kind(
         The values fit both.
     """
     train_ids = set(range(dataset.num_classes))
+    for file, count in counts.items():
+        check_values(file, count, label_values(dataset) | train_ids)
     classes = [row.id for row in dataset.train_classes]
     if classes == list(train_ids):
         kind = "train_id"

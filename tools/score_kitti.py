@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from configs.datasets import DatasetSpec
+from configs.errors import ConfigError
 from data_iter.errors import DataError
 from data_iter.files import read_image, read_label
 from train.metrics import joint_histogram
@@ -46,11 +47,12 @@ def find_kitti_pairs(
     if not truths:
         raise DataError(f"{ground_truth}: no label files (gt_image_2/*_road_*.png) in it")
     found = index(
-        [*files(predictions, "*.png"), *files(predictions, "*.npz")], lambda file: _road(file.stem)
+        [*files(predictions, "*.png"), *files(predictions, "*.npz")],
+        lambda file: road_frame(file.stem),
     )
     if not any(name.startswith("um_lane_") for name in found):
         truths = {name: file for name, file in truths.items() if not name.startswith("um_lane_")}
-    return match(truths, found, predictions, names and [_road(name) for name in names])
+    return match(truths, found, predictions, names and [road_frame(name) for name in names])
 
 
 def score(
@@ -73,7 +75,7 @@ def score(
         Ready for JSON: ``categories``, rows with ``name``, ``frames``, ``max_f``, ``ap``, ``pre``,
         ``rec``, ``fpr``, ``fnr`` (0..1, None where undefined) and ``threshold`` (0..255).
     """
-    road = [row.name for row in dataset.train_classes].index("road")
+    road = road_class(dataset)
     counts = in_threads(lambda pair: count_frame(pair, road), pairs, "Scoring", threads)
     total = sum(counts)
     if total.sum() and not total[:, 2:].any() and total[:, 1].any():
@@ -141,7 +143,15 @@ def category_scores(counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _road(name: str) -> str:
+def road_frame(name: str) -> str:
     """Turn an image's name, ``um_000000``, into that of its road frame; others stay."""
     parts = name.split("_")
     return "_".join([parts[0], "road", parts[1]]) if len(parts) == 2 else name
+
+
+def road_class(dataset: DatasetSpec) -> int:
+    """Train id of ``road``."""
+    names = [row.name for row in dataset.train_classes]
+    if "road" not in names:
+        raise ConfigError(f"data set {dataset.name}: has no class 'road', which this scores")
+    return names.index("road")

@@ -1,4 +1,4 @@
-"""The class table of a data set: a YAML file with one row per class, read into a :class:`DatasetSpec`."""
+"""The class table of a data set: a YAML file with one row per class, as a :class:`DatasetSpec`."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class DatasetSpec:
 
     @property
     def train_to_label(self) -> np.ndarray:
-        """(256,) uint8 official value of each train id; values that are no class become the ignored."""
+        """(256,) uint8 official value of each train id; the ignored one for what is no class."""
         ignored = [row.id for row in self.classes if row.train_id == self.ignore_id]
         lut = np.full(256, ignored[0] if ignored else self.ignore_id, np.uint8)
         lut[: self.num_classes] = [row.id for row in self.train_classes]
