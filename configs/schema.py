@@ -85,6 +85,14 @@ class Data:
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
     queue: int = key(4, "batches prepared ahead at most", at_least=1)
+    threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0)
+    cache_mb: int = key(0, "keep decoded frames in memory up to so many MB; 0: none", at_least=0)
+    on_bad_sample: str = key(
+        "stop", "an unusable file ends the run, or is logged and left out", choices=("stop", "skip")
+    )
+    max_bad_share: float = key(
+        0.01, "skip: more than this share of unusable frames ends the run", at_least=0
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Find the (image, label) pairs of a split in a data set's official folder layout."""
+"""Find the (image, label) pairs of a split in a data set's official folder layout.
+
+A layout is a function that lists a split and one that reads its label files, side by side.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from .errors import DataError
+from .files import read_image, read_label
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")
+KITTI_VAL_SHARE = 5  # one frame in five of each category is held out
+KITTI_SEED = 0
 
 
 class Sample(NamedTuple):
@@ -18,6 +26,13 @@ class Sample(NamedTuple):
     image: Path
     label: Path | None
     name: str
+
+
+class Layout(NamedTuple):
+    """How a data set's folders are read."""
+
+    find: Callable[[Path, str], list[Sample]]
+    read_label: Callable[[Path], np.ndarray]  # -> (H, W) uint8, values of the class table's ids
 
 
 def find_samples(
@@ -32,8 +47,9 @@ def find_samples(
     root : Path
         The data set's folder.
     split : str
-        A split of the layout, several joined by ``+``, or a list file (``.txt``, ``.tsv``, ``.lst``;
-        relative to ``root``): per line an image and, after a tab, its label, relative to ``root``.
+        A split of the layout or a list file (``.txt``, ``.tsv``, ``.lst``; relative to ``root``),
+        or several joined by ``+``. A line of a list holds an image and, after a tab, its label,
+        both relative to ``root``; ``#`` begins a comment line.
     home : str
         Where to get the data set and how to lay it out, for the error message.
     labelled : bool
@@ -46,13 +62,16 @@ def find_samples(
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such data folder. {home}".strip())
-    if split.endswith(LIST_SUFFIXES):
-        samples = _from_list(root, root / split)
-    else:
-        find = LAYOUTS[layout]
-        samples = [sample for part in split.split("+") for sample in find(root, part)]
-    if not samples:
-        raise DataError(f"{root}: found no images of split '{split}' in it. {home}".strip())
+    samples = []
+    for part in split.split("+"):
+        found = (
+            _from_list(root, root / part)
+            if part.endswith(LIST_SUFFIXES)
+            else LAYOUTS[layout].find(root, part)
+        )
+        if not found:
+            raise DataError(f"{root}: found no images of split '{part}' in it. {home}".strip())
+        samples += found
     if labelled:
         for sample in samples:
             if sample.label is None or not sample.label.is_file():
@@ -62,16 +81,18 @@ def find_samples(
 
 
 def _cityscapes(root: Path, split: str) -> list[Sample]:
-    """``leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png``, ``gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png``.
+    """``leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png``, ``gtFine/.../NAME_gtFine_labelIds.png``.
 
-    The split ``train_extra`` has coarse labels only, in ``gtCoarse``.
+    ``train_extra`` has coarse labels only, in ``gtCoarse``; ``train_coarse`` and ``val_coarse`` are
+    the coarse labels of ``train`` and ``val``.
     """
-    kind = "gtCoarse" if split == "train_extra" else "gtFine"
+    folder = split[: -len("_coarse")] if split.endswith("_coarse") else split
+    kind = "gtFine" if split == folder and split != "train_extra" else "gtCoarse"
     suffix = "_leftImg8bit.png"
     samples = []
-    for image in root.glob(f"leftImg8bit/{split}/*/*{suffix}"):
+    for image in root.glob(f"leftImg8bit/{folder}/*/*{suffix}"):
         name = image.name[: -len(suffix)]
-        label = root / kind / split / image.parent.name / f"{name}_{kind}_labelIds.png"
+        label = root / kind / folder / image.parent.name / f"{name}_{kind}_labelIds.png"
         samples.append(Sample(image, label, name))
     return samples
 
@@ -85,9 +106,93 @@ def _folders(root: Path, split: str) -> list[Sample]:
     ]
 
 
-LAYOUTS: dict[str, Callable[[Path, str], list[Sample]]] = {
-    "cityscapes": _cityscapes,
-    "folders": _folders,
+def _kitti(root: Path, split: str) -> list[Sample]:
+    """``training/image_2/um_000000.png``, ``training/gt_image_2/um_road_000000.png``; ``testing``.
+
+    Splits: ``trainval`` (all of training), ``train`` and ``val``, ``test``. There is no official
+    validation set: one frame in five of each category (um, umm, uu) is drawn with a fixed seed.
+    """
+    if split == "test":
+        return [Sample(i, None, i.stem) for i in root.glob("testing/image_2/*.png")]
+    categories: dict[str, list[Sample]] = {}
+    for image in sorted(root.glob("training/image_2/*.png")):
+        category, _, number = image.stem.partition("_")
+        label = root / "training" / "gt_image_2" / f"{category}_road_{number}.png"
+        categories.setdefault(category, []).append(Sample(image, label, image.stem))
+    chosen = []
+    random = np.random.default_rng(KITTI_SEED)
+    for _, samples in sorted(categories.items()):
+        held_out = set(random.permutation(len(samples))[: len(samples) // KITTI_VAL_SHARE].tolist())
+        chosen += [
+            sample
+            for position, sample in enumerate(samples)
+            if split == "trainval" or split == ("val" if position in held_out else "train")
+        ]
+    return chosen
+
+
+def _read_kitti(path: Path) -> np.ndarray:
+    """Official encoding: pixels with red are valid, those of them with blue are road."""
+    colours = read_image(path)
+    red, blue = colours[:, :, 0] > 0, colours[:, :, 2] > 0
+    return np.where(red, blue.astype(np.uint8), np.uint8(255))
+
+
+def _voc(root: Path, split: str) -> list[Sample]:
+    """``ImageSets/Segmentation/SPLIT.txt``, ``JPEGImages/ID.jpg``, ``SegmentationClass/ID.png``.
+
+    ``train_aug`` adds the annotations of Hariharan et al. (SBD) to ``train``: either the PNG
+    re-release in ``SegmentationClassAug``, or the original ``.mat`` files in ``SBD/cls`` (or
+    ``benchmark_RELEASE/dataset/cls``). Its images are those of both sources that are not in
+    ``val``: 10582. ``trainval_aug`` adds ``val`` to it.
+    """
+    if split == "trainval_aug":
+        return _voc(root, "train_aug") + _voc(root, "val")
+    official = root / "SegmentationClass"
+    if split != "train_aug":
+        labels = {name: official / f"{name}.png" for name in _voc_names(root, split)}
+    else:
+        labels = {file.stem: file for file in _sbd_labels(root)}
+        if not labels:
+            return []
+        labels |= {name: official / f"{name}.png" for name in _voc_names(root, "train")}
+        for name in _voc_names(root, "val"):
+            labels.pop(name, None)
+    return [
+        Sample(root / "JPEGImages" / f"{name}.jpg", None if split == "test" else label, name)
+        for name, label in labels.items()
+    ]
+
+
+def _voc_names(root: Path, split: str) -> list[str]:
+    file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    return file.read_text(encoding="ascii").split() if file.is_file() else []
+
+
+def _sbd_labels(root: Path) -> list[Path]:
+    places = ("SegmentationClassAug/*.png", "SBD/cls/*.mat", "benchmark_RELEASE/dataset/cls/*.mat")
+    return next((found for place in places if (found := list(root.glob(place)))), [])
+
+
+def _read_voc(path: Path) -> np.ndarray:
+    """Palette or grey PNG, or SBD's ``.mat`` with the map in ``GTcls.Segmentation``."""
+    if path.suffix != ".mat":
+        return read_label(path)
+    from scipy.io import loadmat
+
+    try:
+        return np.ascontiguousarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], np.uint8)
+    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a whole .mat file with GTcls.Segmentation ({error})"
+        ) from None
+
+
+LAYOUTS: dict[str, Layout] = {
+    "cityscapes": Layout(_cityscapes, read_label),
+    "folders": Layout(_folders, read_label),
+    "kitti": Layout(_kitti, _read_kitti),
+    "voc": Layout(_voc, _read_voc),
 }
 
 

@@ -12,8 +12,10 @@ from PIL import Image
 from .errors import DataError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_COLOUR_TYPE = 25  # offset of IHDR's colour type: 0 grey, 2 RGB, 3 palette, 4 grey+alpha, 6 RGBA
+PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
+GREY, PALETTE = 0, 3  # PNG colour types
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+EXIF_ORIENTATION = 0x0112
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -21,28 +23,35 @@ def read_image(path: Path) -> np.ndarray:
 
     An EXIF rotation is not applied, because the label file of the image would not follow it.
     """
-    image = _decode(path, _read(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = read_bgr(path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_bgr(path: Path) -> np.ndarray:
+    """As :func:`read_image`, in OpenCV's own channel order: one pass over the image less."""
+    return decode(path, read_bytes(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def read_label(path: Path) -> np.ndarray:
     """Decode a label file as (H, W) uint8, the values as stored: grey levels or palette indices."""
-    encoded = _read(path)
+    encoded = read_bytes(path)
     if encoded.startswith(JPEG_START):
         raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
-    if (
-        encoded.startswith(PNG_SIGNATURE)
-        and encoded[PNG_COLOUR_TYPE : PNG_COLOUR_TYPE + 1] == b"\x03"
-    ):
+    depth, kind = 8, GREY
+    if encoded.startswith(PNG_SIGNATURE) and len(encoded) > PNG_COLOUR_TYPE:
+        depth, kind = encoded[PNG_DEPTH], encoded[PNG_COLOUR_TYPE]
+    if kind == PALETTE:
         try:  # OpenCV would turn the palette's indices into colours
             return np.array(Image.open(io.BytesIO(encoded)))
         except (OSError, SyntaxError) as error:
             raise DataError(f"{path}: not a whole PNG file ({error})") from None
-    label = _decode(path, encoded, cv2.IMREAD_UNCHANGED)
+    label = decode(path, encoded, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         found = f"{label.shape[2] if label.ndim == 3 else 1} channels of {label.dtype}"
         hint = "; is it a colour mask for viewing?" if label.ndim == 3 else ""
         raise DataError(f"{path}: found {found}, expected one channel of 8-bit class values{hint}")
+    if depth < 8:  # OpenCV stretched 1, 2 or 4 bits over 0..255
+        label //= 255 // (2**depth - 1)
     return label
 
 
@@ -51,18 +60,29 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size[1], image.size[0]
-    except OSError as error:
+    except (OSError, SyntaxError) as error:
         raise DataError(f"{path}: cannot be read as an image ({error})") from None
 
 
-def _read(path: Path) -> bytes:
+def exif_orientation(path: Path) -> int:
+    """Return the EXIF orientation, 1 (upright) where the file has none."""
+    try:
+        with Image.open(path) as image:
+            return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the file's content."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
+def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
+    """Decode an image in memory with OpenCV's ``flags``; ``path`` is for the message."""
     # The JPEG decoder fills in what is missing without a word; its end marker tells.
     cut = encoded.startswith(JPEG_START) and JPEG_END not in encoded[-1024:]
     pixels = None

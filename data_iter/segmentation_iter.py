@@ -1,7 +1,7 @@
 """The multi-threaded ``mx.io.DataIter``: an epoch of random crops, the same for any thread count.
 
-OpenCV and NumPy release the interpreter lock, so threads suffice; every crop is written straight into
-its place in the batch.
+OpenCV and NumPy release the interpreter lock, so threads suffice; every crop is written straight
+into its place in the batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
@@ -17,94 +16,8 @@ import mxnet as mx
 import numpy as np
 
 from .cells import pack_labels
-from .datasets import Sample
+from .crops import CropReader
 from .errors import DataError
-from .files import read_image, read_label, read_size
-from .labels import to_train_ids
-from .patches import plan
-from .transforms import draw_crop, resized_window
-
-
-class CropReader:
-    """Cuts the crop of (epoch, index) from its image: a pure function of the two and the seed.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        The images of the epoch.
-    label_lut : ndarray (256,) int16
-        Label value to train id, -1 where the class table has none.
-    ignore_id : int
-        Label of padding.
-    mean_rgb : sequence of float
-        Subtracted from the image; padding is the mean, 0 after the subtraction.
-    patches, patch_hw, patch_stride
-        Which regions are visited: :func:`data_iter.patches.plan`.
-    crop_hw, scales, mirror, seed
-        How a crop is drawn: :func:`data_iter.transforms.draw_crop`.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        *,
-        label_lut: np.ndarray,
-        ignore_id: int,
-        mean_rgb: Sequence[float],
-        crop_hw: tuple[int, int],
-        patches: str,
-        patch_hw: tuple[int, int],
-        patch_stride: int,
-        scales: Sequence[float],
-        mirror: bool,
-        seed: int,
-    ):
-        self.crop_hw = crop_hw
-        self.ignore_id = ignore_id
-        self.seed = seed
-        self._lut = label_lut
-        self._mean = np.asarray(mean_rgb, np.float32)
-        self._draw = {"crop_hw": crop_hw, "scales": scales, "mirror": mirror}
-        self._visits = [
-            (sample, patch)
-            for sample in samples
-            for patch in plan(patches, read_size(sample.image), crop_hw, patch_hw, patch_stride)
-        ]
-
-    def __len__(self) -> int:
-        """Count the patches of an epoch."""
-        return len(self._visits)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the shuffled indices of ``epoch``'s patches."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
-
-    def file(self, index: int) -> str:
-        """Name the image that patch ``index`` comes from."""
-        return str(self._visits[index][0].image)
-
-    def read(self, epoch: int, index: int, image_out: np.ndarray, label_out: np.ndarray) -> None:
-        """Write the crop into ``image_out`` (3, h, w) float32 and ``label_out`` (h, w) float32."""
-        sample, patch = self._visits[index]
-        image = read_image(sample.image)
-        label = read_label(sample.label)
-        if label.shape != image.shape[:2]:
-            raise DataError(
-                f"{sample.label}: the label is {label.shape[1]}x{label.shape[0]}, "
-                f"its image {image.shape[1]}x{image.shape[0]} (width x height)"
-            )
-        random = np.random.default_rng((self.seed, epoch, index))
-        crop = draw_crop(random, patch, **self._draw)
-        where = (crop.scale, crop.top, crop.left, self.crop_hw)
-        pixels, y, x = resized_window(image, *where, cv2.INTER_LINEAR)
-        classes, _, _ = resized_window(label, *where, cv2.INTER_NEAREST)
-        if crop.mirror:
-            image_out, label_out = image_out[:, :, ::-1], label_out[:, ::-1]
-        inside = (slice(y, y + pixels.shape[0]), slice(x, x + pixels.shape[1]))
-        image_out.fill(0)
-        np.subtract(pixels, self._mean, out=image_out[(slice(None), *inside)].transpose(1, 2, 0))
-        label_out.fill(self.ignore_id)
-        label_out[inside] = to_train_ids(classes, self._lut, sample.label)
 
 
 class SegmentationIter(mx.io.DataIter):
@@ -119,11 +32,12 @@ class SegmentationIter(mx.io.DataIter):
     cell, block : int
         How labels are packed: :func:`data_iter.cells.pack_labels`.
     threads : int
-        Worker threads.
+        Worker threads; None or 0: one for each core that this process may use.
     queue : int
         Batches prepared ahead at most, which bounds the memory.
     num_parts, part_index : int
-        Of each epoch's shuffled order this iterator takes every ``num_parts``-th patch.
+        Of each epoch's shuffled order this iterator takes every ``num_parts``-th patch. All parts
+        give equally many batches, so that no worker waits for another at an epoch's end.
 
     A worker's exception is raised by :meth:`next`. :meth:`close`, and garbage collection, end the
     threads.
@@ -146,9 +60,13 @@ class SegmentationIter(mx.io.DataIter):
         self._layout = (cell, block)
         self._queue = queue
         self._part = slice(part_index, None, num_parts)
-        self._length = len(range(len(reader))[self._part])
-        if not self._length:
-            raise DataError(f"part {part_index} of {num_parts} has none of {len(reader)} patches")
+        if not 0 <= part_index < num_parts:
+            raise ValueError(f"part_index {part_index}: expected 0 to {num_parts - 1}")
+        if len(reader) < num_parts:
+            raise DataError(f"{len(reader)} patches cannot be shared by {num_parts} workers")
+        largest = len(range(0, len(reader), num_parts))
+        self._batches = -(-largest // batch_size)
+        cv2.setNumThreads(1)  # each worker is one thread; OpenCV's own would fight for the cores
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "crop")
         self._end = weakref.finalize(self, self._pool.shutdown, wait=True, cancel_futures=True)
         self._pending: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future]]] = deque()
@@ -156,7 +74,7 @@ class SegmentationIter(mx.io.DataIter):
 
     def __len__(self) -> int:
         """Count the batches of an epoch."""
-        return -(-self._length // self.batch_size)
+        return self._batches
 
     @property
     def provide_data(self) -> list[mx.io.DataDesc]:
@@ -168,6 +86,10 @@ class SegmentationIter(mx.io.DataIter):
         """Describe ``seg_loss_label``."""
         (height, width), cell = self.reader.crop_hw, self._layout[0]
         return [mx.io.DataDesc("seg_loss_label", (self.batch_size, height * width // cell**2))]
+
+    def state(self) -> dict[str, int]:
+        """Return where :meth:`next` is, as the arguments of :meth:`seek`."""
+        return {"epoch": self.epoch, "batch": self._submitted - len(self._pending)}
 
     def seek(self, epoch: int, batch: int) -> None:
         """Go to a batch of an epoch; the batches that follow are those of an unbroken run."""
@@ -192,7 +114,7 @@ class SegmentationIter(mx.io.DataIter):
             crop.result()
         batch = mx.io.DataBatch(
             data=[mx.nd.from_numpy(images, zero_copy=True)],
-            label=[mx.nd.from_numpy(pack_labels(labels, *self._layout), zero_copy=True)],
+            label=[mx.nd.from_numpy(labels, zero_copy=True)],
             pad=0,
             index=indices,
         )
@@ -208,11 +130,15 @@ class SegmentationIter(mx.io.DataIter):
         while self._submitted < len(self) and len(self._pending) < self._queue:
             start = self._submitted * self.batch_size
             indices = np.take(self._order, range(start, start + self.batch_size), mode="wrap")
-            images = np.empty((self.batch_size, 3, *self.reader.crop_hw), np.float32)
-            labels = np.empty((self.batch_size, *self.reader.crop_hw), np.float32)
+            images, labels = (
+                np.empty(described.shape, np.float32)
+                for described in (*self.provide_data, *self.provide_label)
+            )
             crops = [
-                self._pool.submit(self.reader.read, self.epoch, int(index), image, label)
-                for index, image, label in zip(indices, images, labels)
+                self._pool.submit(
+                    _write, self.reader, self.epoch, int(index), self._layout, *places
+                )
+                for index, *places in zip(indices, images, labels)
             ]
             self._pending.append((images, labels, indices, crops))
             self._submitted += 1
@@ -221,3 +147,15 @@ class SegmentationIter(mx.io.DataIter):
         while self._pending:
             for crop in self._pending.popleft()[3]:
                 crop.cancel()
+
+
+def _write(
+    reader: CropReader,
+    epoch: int,
+    index: int,
+    layout: tuple[int, int],
+    image_out: np.ndarray,
+    label_out: np.ndarray,
+) -> None:
+    """Write one crop into its place; it must not hold the iterator, or that is never collected."""
+    label_out[:] = pack_labels(reader.read(epoch, index, image_out), *layout)

@@ -17,12 +17,23 @@ from .patches import Patch
 
 
 class Crop(NamedTuple):
-    """What :func:`draw_crop` decided: where to cut a resized image, and whether to mirror the cut."""
+    """What :func:`draw_crop` decided: where to cut a resized image, and whether to mirror it."""
 
     scale: float
     top: int  # in pixels of the resized image; may be negative
     left: int
     mirror: bool
+
+
+class Window(NamedTuple):
+    """A crop of a resized image in terms of the image itself; empty where they don't overlap."""
+
+    scale: float
+    rows: slice  # source pixels that the crop needs
+    columns: slice
+    skip: tuple[int, int]  # rows and columns of the resized source before the crop begins
+    hw: tuple[int, int]  # the part of the crop that the image covers
+    offset: tuple[int, int]  # where in the crop that part begins
 
 
 def draw_crop(
@@ -44,45 +55,45 @@ def draw_crop(
     return Crop(scale, *corner, mirror=bool(mirror and random.random() < 0.5))
 
 
-def resized_window(
-    pixels: np.ndarray, scale: float, top: int, left: int, hw: tuple[int, int], interpolation: int
-) -> tuple[np.ndarray, int, int]:
-    """Resize by ``scale`` and cut the window at (``top``, ``left``), reading no more than it needs.
-
-    Returns the part of the window that the resized image covers, possibly empty, and the row and
-    column of the window where that part begins.
-    """
-    rows = _span(top, hw[0], round(pixels.shape[0] * scale))
-    columns = _span(left, hw[1], round(pixels.shape[1] * scale))
-    y, x = rows.start - top, columns.start - left
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return pixels[:0, :0], 0, 0
-    if scale == 1:
-        return pixels[rows, columns], y, x
-    source_rows, skip_y = _source(rows, pixels.shape[0], scale)
-    source_columns, skip_x = _source(columns, pixels.shape[1], scale)
-    resized = cv2.resize(
-        pixels[source_rows, source_columns], None, fx=scale, fy=scale, interpolation=interpolation
+def find_window(
+    image_hw: tuple[int, int], scale: float, top: int, left: int, crop_hw: tuple[int, int]
+) -> Window:
+    """Find what the crop at (``top``, ``left``) of the image resized by ``scale`` needs of it."""
+    (rows, skip_y, height, y), (columns, skip_x, width, x) = (
+        _axis(start, crop, side, scale) for start, crop, side in zip((top, left), crop_hw, image_hw)
     )
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    return resized[skip_y : skip_y + height, skip_x : skip_x + width], y, x
+    return Window(scale, rows, columns, (skip_y, skip_x), (height, width), (y, x))
 
 
-def _span(start: int, length: int, limit: int) -> slice:
-    return slice(min(max(start, 0), limit), min(max(start + length, 0), limit))
+def resize_window(source: np.ndarray, window: Window, interpolation: int) -> np.ndarray:
+    """Resize ``source``, the window's part of an image, and return (h, w, ...) of ``window.hw``."""
+    if 0 in window.hw:
+        return source[:0, :0]
+    if window.scale != 1:
+        source = cv2.resize(
+            source, None, fx=window.scale, fy=window.scale, interpolation=interpolation
+        )
+    (y, x), (height, width) = window.skip, window.hw
+    return source[y : y + height, x : x + width]
 
 
-def _source(window: slice, limit: int, scale: float) -> tuple[slice, int]:
-    """Source pixels that ``window`` of the resized axis needs, and how many resized ones to skip.
+def _axis(start: int, length: int, side: int, scale: float) -> tuple[slice, int, int, int]:
+    """Source, pixels to skip, pixels covered and offset of a crop along one axis.
 
     The source begins at a multiple of the scale's denominator, where the sampling pattern of a
     resize repeats: resizing the part then gives just what resizing the whole would give.
     """
+    limit = round(side * scale)
+    first, last = min(max(start, 0), limit), min(max(start + length, 0), limit)
     ratio = Fraction(scale).limit_denominator(64)
+    if first >= last:
+        return slice(0, 0), 0, 0, 0
+    if scale == 1:
+        return slice(first, last), 0, last - first, first - start
     if abs(ratio - scale) > 1e-9:  # no short period: take it all
-        return slice(0, limit), window.start
+        return slice(0, side), first, last - first, first - start
     period_out, period_in = ratio.numerator, ratio.denominator
-    first = max(window.start // period_out - 1, 0)
-    last = min(-(-window.stop // period_out) + 1, -(-limit // period_in))
-    skip = window.start - first * period_out
-    return slice(first * period_in, min(last * period_in, limit)), skip
+    begin = max(first // period_out - 1, 0)
+    end = min(-(-last // period_out) + 1, -(-side // period_in))
+    source = slice(begin * period_in, min(end * period_in, side))
+    return source, first - begin * period_out, last - first, first - start

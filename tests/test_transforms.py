@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_iter.patches import Patch
-from data_iter.transforms import draw_crop, resized_window
+from data_iter.transforms import draw_crop, find_window, resize_window
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 0.7, 1.1, 0.123456])
@@ -21,7 +21,9 @@ def test_window_equals_the_part_of_the_resized_whole(scale, corner):
         framed[300 : 300 + whole.shape[0], 300 : 300 + whole.shape[1]] = whole
         expected = framed[300 + top : 300 + top + 45, 300 + left : 300 + left + 67]
 
-        part, y, x = resized_window(pixels, scale, top, left, (45, 67), how)
+        window = find_window(pixels.shape[:2], scale, top, left, (45, 67))
+        part = resize_window(pixels[window.rows, window.columns], window, how)
+        y, x = window.offset
         found = np.full_like(expected, 99)
         found[y : y + part.shape[0], x : x + part.shape[1]] = part
         assert np.abs(found.astype(int) - expected).max() <= tolerance

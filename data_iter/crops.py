@@ -1,0 +1,162 @@
+"""The crop of (epoch, index): a pure function of the two and the seed, whatever the source."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from .errors import DataError
+from .frames import Frames
+from .labels import to_train_ids
+from .patches import Patch, plan
+from .transforms import draw_crop, find_window, resize_window
+
+log = logging.getLogger("data_iter")
+HEADER_THREADS = 16  # opening thousands of files is waiting, on a network drive above all
+
+
+class CropReader:
+    """Cuts crops from frames.
+
+    Parameters
+    ----------
+    frames : Frames
+        Where pixels come from: :func:`data_iter.frames.open_frames`.
+    label_lut : ndarray (256,) int16
+        Label value to train id, -1 where the class table has none.
+    ignore_id : int
+        Label of padding.
+    mean_rgb : sequence of float
+        Subtracted from the image; padding is the mean, 0 after the subtraction.
+    patches, patch_hw, patch_stride
+        Which regions an epoch visits: :func:`data_iter.patches.plan`.
+    crop_hw, scales, mirror, seed
+        How a crop is drawn: :func:`data_iter.transforms.draw_crop`.
+    on_bad_sample : str
+        ``stop`` raises the ``DataError`` of an unusable frame; ``skip`` logs it, counts it and
+        takes a crop of another frame instead, drawn from (seed, epoch, index) too.
+    max_bad_share : float
+        With ``skip``, more than this share of bad frames is an error all the same.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        *,
+        label_lut: np.ndarray,
+        ignore_id: int,
+        mean_rgb: Sequence[float],
+        crop_hw: tuple[int, int],
+        patches: str,
+        patch_hw: tuple[int, int],
+        patch_stride: int,
+        scales: Sequence[float],
+        mirror: bool,
+        seed: int,
+        on_bad_sample: str = "stop",
+        max_bad_share: float = 0.01,
+    ):
+        self.crop_hw = crop_hw
+        self.bad: set[int] = set()  # numbers of the frames that could not be used
+        self._frames = frames
+        self._ignore = ignore_id
+        self._seed = seed
+        self._lut = label_lut
+        self._mean_bgr = np.asarray(mean_rgb, np.float32)[::-1]
+        self._draw = {"crop_hw": crop_hw, "scales": scales, "mirror": mirror}
+        self._skip = on_bad_sample == "skip"
+        self._max_bad = max_bad_share * len(frames)
+        self._lock = threading.Lock()
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
+            sizes = list(pool.map(self._size, range(len(frames))))
+        self._visits: list[tuple[int, tuple[int, int], Patch]] = [
+            (number, hw, patch)
+            for number, hw in enumerate(sizes)
+            if hw is not None
+            for patch in plan(patches, hw, crop_hw, patch_hw, patch_stride)
+        ]
+
+    def __len__(self) -> int:
+        """Count the patches of an epoch."""
+        return len(self._visits)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the shuffled indices of ``epoch``'s patches."""
+        return np.random.default_rng((self._seed, epoch)).permutation(len(self))
+
+    def read(self, epoch: int, index: int, image_out: np.ndarray) -> np.ndarray:
+        """Write the crop's image into ``image_out`` (3, h, w) float32, RGB minus the mean.
+
+        Returns its train ids (h, w) uint8.
+        """
+        visit = index
+        for attempt in itertools.count(1):
+            random = np.random.default_rng((self._seed, epoch, index, attempt)[: 2 + attempt])
+            if attempt > 1:
+                visit = int(random.integers(len(self)))
+            frame, hw, patch = self._visits[visit]
+            try:
+                return self._cut(random, frame, hw, patch, image_out)
+            except DataError as error:
+                self._count_bad(frame, error)
+        raise AssertionError  # for the type checker: the loop has no end
+
+    def _cut(
+        self,
+        random: np.random.Generator,
+        frame: int,
+        hw: tuple[int, int],
+        patch: Patch,
+        image_out: np.ndarray,
+    ) -> np.ndarray:
+        crop = draw_crop(random, patch, **self._draw)
+        window = find_window(hw, crop.scale, crop.top, crop.left, self.crop_hw)
+        image, label = self._frames.read(frame, window.rows, window.columns)
+        pixels = resize_window(image, window, cv2.INTER_LINEAR)
+        values = resize_window(label, window, cv2.INTER_NEAREST)
+        classes = to_train_ids(values, self._lut, self._frames.name(frame))
+        (y, x), (height, width) = window.offset, window.hw
+        if crop.mirror and classes.size:
+            pixels, classes = cv2.flip(pixels, 1), cv2.flip(classes, 1)
+            x = self.crop_hw[1] - x - width
+        if (height, width) == self.crop_hw:
+            self._subtract_mean(pixels, image_out)
+            return classes
+        label_out = np.full(self.crop_hw, self._ignore, np.uint8)
+        image_out.fill(0)
+        if classes.size:
+            label_out[y : y + height, x : x + width] = classes
+            self._subtract_mean(pixels, image_out[:, y : y + height, x : x + width])
+        return label_out
+
+    def _subtract_mean(self, bgr: np.ndarray, out: np.ndarray) -> None:
+        # Plane by plane is several times faster than through a transposed view.
+        for plane, mean, plane_out in zip(cv2.split(bgr), self._mean_bgr, out[::-1]):
+            np.subtract(plane, mean, out=plane_out, dtype=np.float32)
+
+    def _size(self, number: int) -> tuple[int, int] | None:
+        try:
+            return self._frames.hw(number)
+        except DataError as error:
+            self._count_bad(number, error)
+            return None
+
+    def _count_bad(self, number: int, error: DataError) -> None:
+        if not self._skip:
+            raise error
+        with self._lock:
+            if number in self.bad:
+                return
+            self.bad.add(number)
+            log.warning("skipped (%d so far): %s", len(self.bad), error)
+            if len(self.bad) > self._max_bad or len(self.bad) == len(self._frames):
+                raise DataError(
+                    f"{len(self.bad)} of {len(self._frames)} frames cannot be used, more than "
+                    f"data.max_bad_share allows; the last: {error}"
+                )
