@@ -1,0 +1,139 @@
+"""tools/predict.py, as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import make_run, noise
+
+from configs.datasets import load_dataset
+from tools import predict
+from tools.inference import load_segmenter, overlapped
+
+COMMAND = Path(predict.__file__)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("predict") / "run").path
+
+
+def write_image(path, hw, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), noise(*hw, seed=seed))
+    return path
+
+
+def error_of(capsys, *arguments):
+    assert predict.main([str(a) for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_one_image_from_another_directory(run, tmp_path):
+    write_image(tmp_path / "street.png", (37, 53))
+    done = subprocess.run(
+        [sys.executable, COMMAND, "street.png", "--model", run],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "predictions"
+    assert sorted(p.name for p in results.iterdir()) == ["street.png", "street_overlay.jpg"]
+    with Image.open(results / "street.png") as picture:
+        assert (picture.mode, picture.size) == ("P", (53, 37))
+        labels = np.array(picture)
+        colours = np.array(picture.convert("RGB"))
+    image = cv2.imread(str(tmp_path / "street.png"))[:, :, ::-1]
+    segmenter, dataset = load_segmenter(run)
+    expected = segmenter.probabilities(image).argmax(0)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(colours, dataset.palette[labels])
+    assert cv2.imread(str(results / "street_overlay.jpg")).shape == (37, 53, 3)
+    top = int(np.bincount(labels.ravel()).argmax())
+    name, share = load_dataset("camvid").train_classes[top].name, 100 * (labels == top).mean()
+    lines = [line.split() for line in done.stdout.splitlines() if name in line]
+    assert f"{share:.2f}" in lines[0]
+
+
+def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
+    sizes = {"a.png": (8, 8), "deeper/b.jpg": (41, 30), "c.jpeg": (1, 1)}
+    for number, (name, hw) in enumerate(sizes.items()):
+        write_image(tmp_path / "in" / name, hw, number)
+    out = tmp_path / "in" / "results"
+    for _ in range(2):  # the second time, earlier results below the folder are no images
+        assert predict.main([str(tmp_path / "in"), "--model", str(run), "--out", str(out)]) == 0
+    found = {p.name: Image.open(p).size[::-1] for p in out.glob("*.png")}
+    assert found == {"a.png": (8, 8), "b.png": (41, 30), "c.png": (1, 1)}
+    assert "3 predicted" in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_predicted(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    rest = ["--model", run, "--out", out]
+    (tmp_path / "empty").mkdir()
+    assert "no images" in error_of(capsys, tmp_path / "empty", *rest)
+    assert "no such image" in error_of(capsys, tmp_path / "gone.png", *rest)
+    assert not out.exists()
+    whole = write_image(tmp_path / "cut.png", (64, 64)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert "cut.png" in error_of(capsys, tmp_path / "cut.png", *rest)
+    assert list(out.iterdir()) == []
+    write_image(tmp_path / "twice" / "a.png", (8, 8))
+    write_image(tmp_path / "twice" / "x" / "a.jpg", (8, 8))
+    assert "would both" in error_of(capsys, tmp_path / "twice", *rest)
+    image = write_image(tmp_path / "own" / "a.png", (8, 8))
+    before = image.read_bytes()
+    assert "another --out" in error_of(capsys, image, "--model", run, "--out", image.parent)
+    assert image.read_bytes() == before
+
+
+def test_models_that_cannot_predict(tmp_path, capsys):
+    image = write_image(tmp_path / "a.png", (8, 8))
+    out = tmp_path / "out"
+    (tmp_path / "none").mkdir()
+    assert "not a run folder" in error_of(capsys, image, "--model", tmp_path / "none", "--out", out)
+    run = make_run(tmp_path / "run")
+    assert "0009" in error_of(capsys, image, "--model", run.path, "--epoch", 9, "--out", out)
+    params = run.params_file(3)
+    wide = make_run(tmp_path / "wide", width=0.125)
+    params.write_bytes(wide.params_file(3).read_bytes())
+    error = error_of(capsys, image, "--model", run.path, "--out", out)
+    assert "conv1_1_3x3_s2_weight is (8, 3, 3, 3), the network has (4, 3, 3, 3)" in error
+    params.write_bytes(params.read_bytes()[:1000])
+    assert "whole" in error_of(capsys, image, "--model", run.path, "--out", out)
+    params.unlink()
+    assert "no parameters" in error_of(capsys, image, "--model", run.path, "--out", out)
+    assert not out.exists()
+
+
+def test_an_output_that_cannot_be_written(run, tmp_path, capsys):
+    image = write_image(tmp_path / "a.png", (8, 8))
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in error_of(capsys, image, "--model", run, "--out", tmp_path / "file")
+
+
+def test_overlapping_keeps_order_and_reports_the_failing_item():
+    written = []
+
+    def read(item):
+        if item == 3:
+            raise ValueError("item 3")
+        return item * 10
+
+    def write(item, value, result):
+        written.append((item, value, result))
+        return result
+
+    assert list(overlapped([1, 2], read, lambda v: v + 1, write)) == [11, 21]
+    assert list(overlapped([], read, lambda v: v, write)) == []
+    written.clear()
+    with pytest.raises(ValueError, match="item 3"):
+        list(overlapped([1, 2, 3, 4], read, lambda v: v + 1, write))
+    assert written == [(1, 10, 11), (2, 20, 21)]

@@ -1,0 +1,125 @@
+"""Images of any size in, probabilities of each pixel out."""
+
+import dataclasses
+
+import mxnet as mx
+import numpy as np
+import pytest
+from tiny_run import TINY, make_run, noise
+
+from configs.schema import Network
+from train.params import build_symbol
+from train.segmenter import PixelSegmenter, Segmenter, upsample
+
+SIZES = [(37, 53), (1, 1), (8, 8), (360, 480), (64, 41)]
+
+
+class FirstPixel(PixelSegmenter):
+    """Its 'network' answers, for each cell, with the red and green of the cell's first pixel."""
+
+    def forward(self, data):
+        cell, block = self.network.cell_layout
+        _, _, height, width = data.shape
+        assert height % 8 == width % 8 == 0
+        packed = np.empty((2, block, block, height // 8, width // 8), np.float32)
+        for row in range(block):
+            for column in range(block):
+                packed[:, row, column] = data[0, :2, row * cell :: 8, column * cell :: 8]
+        return packed.reshape(2, -1)
+
+
+@pytest.mark.parametrize("hw", SIZES)
+@pytest.mark.parametrize("cell", [1, 2, 4])
+def test_each_pixel_reads_its_place_among_the_cells(cell, hw):
+    network = Network(cell=cell, mean_rgb=(10.0, 20.0, 30.0))
+    image = noise(*hw)
+    found = FirstPixel(network).probabilities(image)
+    centred = image[:, :, :2].astype(float) - (10, 20)
+    for y in {0, 1, hw[0] // 2, hw[0] - 1} & set(range(hw[0])):
+        for x in {0, 1, hw[1] // 3, hw[1] - 1} & set(range(hw[1])):
+            y0, x0 = y // cell * cell, x // cell * cell
+            y1 = y0 + cell if y0 + cell < hw[0] else y0  # beyond the last cell: repeated
+            x1 = x0 + cell if x0 + cell < hw[1] else x0
+            v, h = (y - y0) / cell, (x - x0) / cell
+            expected = (1 - v) * ((1 - h) * centred[y0, x0] + h * centred[y0, x1]) + v * (
+                (1 - h) * centred[y1, x0] + h * centred[y1, x1]
+            )
+            np.testing.assert_allclose(found[:, y, x], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("hw", SIZES)
+def test_labels_are_the_argmax_of_the_probabilities(hw):
+    segmenter = FirstPixel(Network(cell=2))
+    image = noise(*hw)
+    image[:3, :3, :2] = 7 + np.array([122.675 - 116.669, 0]).astype(np.uint8)  # near ties
+    labels = segmenter.labels(image)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, segmenter.probabilities(image).argmax(0))
+
+
+def test_upsampling_from_a_resized_image_keeps_pixel_centres():
+    # A ramp over an image of twice the size: pixel p of the result lies at 2 p + 1/2 there.
+    ramp = np.tile(np.arange(0, 64, 4, dtype=np.float32), (6, 1))  # cells of side 4
+    found = upsample(ramp, 4, (12, 30), (2.0, 2.0))
+    np.testing.assert_allclose(found[5], 2 * np.arange(30) + 0.5, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("segmenter") / "run")
+
+
+def segmenter_of(run):
+    config, dataset = run.load()
+    symbol = build_symbol(config, dataset)
+    return Segmenter(symbol, *run.load_params(), config.network, mx.cpu())
+
+
+def plain_forward(run, image):
+    """The network on a padded image, with no executor kept and nothing fused or folded."""
+    config, dataset = run.load()
+    symbol = build_symbol(config, dataset)
+    height, width = (-(-side // 8) * 8 for side in image.shape[:2])
+    data = np.zeros((1, 3, height, width), np.float32)
+    centred = (image - np.array(config.network.mean_rgb)).transpose(2, 0, 1)
+    data[0, :, : image.shape[0], : image.shape[1]] = centred
+    args, auxs = run.load_params()
+    inputs = {
+        "data": mx.nd.array(data),
+        "seg_loss_label": mx.nd.zeros((1, 16 * height * width // 64)),
+    }
+    executor = symbol.bind(mx.cpu(), {**args, **inputs}, grad_req="null", aux_states=auxs)
+    outputs = executor.forward(is_train=False)
+    scores = outputs[0].asnumpy()[0].reshape(dataset.num_classes, 4, 4, height // 8, width // 8)
+    cells = np.zeros((dataset.num_classes, height // 2, width // 2), np.float32)
+    for row in range(4):
+        for column in range(4):
+            cells[:, row::4, column::4] = scores[:, row, column]
+    return cells[:, : (image.shape[0] + 1) // 2, : (image.shape[1] + 1) // 2]
+
+
+def test_many_sizes_in_any_order_give_what_each_gives_alone(run):
+    segmenter = segmenter_of(run)
+    sizes = [(40, 64), (37, 53), (96, 80), (1, 1), (40, 64), (16, 128), (8, 8), (37, 53), (96, 80)]
+    kept = []
+    for number, hw in enumerate(sizes):
+        image = noise(*hw, seed=number)
+        kept.append((image, segmenter.cell_probabilities(image)))
+    for image, cells in kept:  # also: no result was overwritten by a later one
+        np.testing.assert_allclose(cells, plain_forward(run, image), atol=2e-5)
+
+
+def test_probabilities_sum_to_one(run):
+    probabilities = segmenter_of(run).probabilities(noise(45, 31))
+    assert probabilities.shape == (11, 45, 31) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    assert probabilities.std() > 0.01  # a network that says something
+
+
+def test_the_bilinear_decoder_is_upsampled_from_its_features(tmp_path):
+    run = make_run(tmp_path, decoder="bilinear", cell=1)
+    segmenter = segmenter_of(run)
+    image = noise(37, 53)
+    assert segmenter.cell_probabilities(image).shape == (11, 5, 7)
+    assert segmenter.probabilities(image).shape == (11, 37, 53)
+    assert dataclasses.replace(TINY, decoder="bilinear").cell_layout == (8, 1)

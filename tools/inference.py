@@ -1,0 +1,134 @@
+"""What predicting commands share: a run folder becomes a segmenter, images become label files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mxnet as mx
+import numpy as np
+from PIL import Image
+
+from configs.datasets import DatasetSpec
+from data_iter.datasets import IMAGE_SUFFIXES
+from data_iter.errors import DataError
+from train.files import atomic_write
+from train.params import build_symbol, check_params
+from train.run_dir import RunDir
+from train.segmenter import PixelSegmenter, Segmenter
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "camvid"  # the default run folder
+OVERLAY_SHARE = 0.5  # of the class colours in an overlay
+JPEG_QUALITY = 90
+
+
+def load_segmenter(
+    run_dir: Path, epoch: int | None = None, context: mx.Context | None = None
+) -> tuple[PixelSegmenter, DatasetSpec]:
+    """Load the network of a run folder, and the classes that it knows.
+
+    Parameters
+    ----------
+    run_dir : Path
+        As ``train/train_model.py`` leaves it.
+    epoch : int, optional
+        Of the parameters; the newest by default.
+    context : Context, optional
+        Where to run; the CPU by default.
+
+    Raises
+    ------
+    RunError
+        The folder is no run folder, has no such parameters, or they do not fit its network.
+    """
+    run = RunDir(run_dir)
+    config, dataset = run.load()
+    symbol = build_symbol(config, dataset)
+    arg_params, aux_params = run.load_params(epoch)
+    check_params(symbol, arg_params, aux_params, run.path, config.network.downsample)
+    segmenter = Segmenter(symbol, arg_params, aux_params, config.network, context or mx.cpu())
+    return segmenter, dataset
+
+
+def find_images(path: Path, out: Path) -> list[Path]:
+    """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
+
+    Files below ``out``, where results go, are left out.
+
+    Raises
+    ------
+    DataError
+        There is none, or two of them, or an image and a result, would have the same name.
+    """
+    if path.is_file():
+        images = [path]
+    elif path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        results = out.resolve() if out.resolve() != path.resolve() else None
+        images = [p for p in files if p.is_file() and results not in p.resolve().parents]
+    else:
+        raise DataError(f"{path}: no such image or folder")
+    if not images:
+        raise DataError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
+    names: dict[str, Path] = {}
+    for image in images:
+        if image.stem in names:
+            raise DataError(
+                f"{names[image.stem]} and {image} would both be predicted as {image.stem}.png"
+            )
+        names[image.stem] = image
+        if (out / f"{image.stem}.png").resolve() == image.resolve():
+            raise DataError(f"{image}: its prediction would replace it; choose another --out")
+    return images
+
+
+def overlapped(
+    items: Iterable[Any],
+    read: Callable[[Any], Any],
+    compute: Callable[[Any], Any],
+    write: Callable[[Any, Any, Any], Any],
+) -> Iterator[Any]:
+    """Run ``write(item, value, compute(value))`` for ``value = read(item)`` of each item.
+
+    While the network computes one item in the calling thread, the next is read and the last is
+    written in threads of their own; no more than these three are in memory. Yields what ``write``
+    returns, in order. The first exception of any of them ends it, after the writing under way.
+    """
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        items = iter(items)
+        writing = None
+        item = next(items, None)
+        reading = reader.submit(read, item)
+        while item is not None:
+            value = reading.result()
+            following = next(items, None)
+            if following is not None:
+                reading = reader.submit(read, following)
+            result = compute(value)
+            if writing:
+                yield writing.result()
+            writing = writer.submit(write, item, value, result)
+            item = following
+        if writing:
+            yield writing.result()
+
+
+def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
+    """Write (H, W) uint8 train ids as an 8-bit palette PNG in the data set's colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(dataset.palette.tobytes())
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, dataset: DatasetSpec) -> None:
+    """Write the (H, W, 3) uint8 RGB image blended with its classes' colours as a JPEG."""
+    colours = dataset.palette[labels]
+    blended = cv2.addWeighted(image, 1 - OVERLAY_SHARE, colours, OVERLAY_SHARE, 0)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", blended[:, :, ::-1], quality)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
