@@ -109,7 +109,8 @@ def bottleneck(
         data = layers.conv_bn(
             data, filters * EXPANSION, 1, f"{name}_1x1_proj", stride=stride, relu=False
         )
-    return mx.sym.relu(data + body, name=f"{name}/relu")
+    # Named, because MXNet would count its default names up over all graphs of a process.
+    return mx.sym.relu(mx.sym.elemwise_add(data, body, name=f"{name}/sum"), name=f"{name}/relu")
 
 
 def resnet(

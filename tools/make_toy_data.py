@@ -37,6 +37,7 @@ from data_iter.errors import DataError
 from tools.toy_layouts import LAYOUTS, split_sizes
 
 MARKER = "toy_data.json"  # the settings that a folder was made with
+ROOTS = {"cityscapes": "", "kitti": "data_road", "voc": "VOCdevkit/VOC2012"}  # data roots in it
 SIZES = {"cityscapes": "128x256", "kitti": "188x621", "voc": "188x250"}
 
 
@@ -66,7 +67,8 @@ def main(argv=None) -> int:
     if make(options.out, settings):
         sizes = split_sizes(options.layout, options.frames)
         counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
-        print(f"{options.out}: {counts} frames in the {options.layout} layout")
+        root = options.out / ROOTS[options.layout]
+        print(f"{root}: {counts} frames in the {options.layout} layout")
     else:
         print(f"{options.out}: already there, made with the same settings")
     return 0
