@@ -90,6 +90,10 @@ class CropReader:
         """Return the shuffled indices of ``epoch``'s patches."""
         return np.random.default_rng((self._seed, epoch)).permutation(len(self))
 
+    def name(self, index: int) -> str:
+        """Say where the frame of patch ``index`` comes from."""
+        return self._frames.name(self._visits[index][0])
+
     def read(self, epoch: int, index: int, image_out: np.ndarray) -> np.ndarray:
         """Write the crop's image into ``image_out`` (3, h, w) float32, RGB minus the mean.
 

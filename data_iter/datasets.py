@@ -144,8 +144,13 @@ def _voc(root: Path, split: str) -> list[Sample]:
     ``train_aug`` adds the annotations of Hariharan et al. (SBD) to ``train``: either the PNG
     re-release in ``SegmentationClassAug``, or the original ``.mat`` files in ``SBD/cls`` (or
     ``benchmark_RELEASE/dataset/cls``). Its images are those of both sources that are not in
-    ``val``: 10582. ``trainval_aug`` adds ``val`` to it.
+    ``val``: 10582. ``trainval_aug`` adds ``val`` to it. ``coco`` is what ``tools/prepare_data.py
+    coco --out ROOT/coco`` made of MS-COCO, all of its splits.
     """
+    if split == "coco":
+        return [
+            s for part in root.glob("coco/images/*") for s in _folders(root / "coco", part.name)
+        ]
     if split == "trainval_aug":
         return _voc(root, "train_aug") + _voc(root, "val")
     official = root / "SegmentationClass"

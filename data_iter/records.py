@@ -25,11 +25,9 @@ from .errors import DataError
 VERSION = 1
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls
 MANIFEST = ".frames.json"
-# Decoding is what a training pays for, over and over: of PNG's ways to compress, Huffman coding
-# alone is inflated fastest, and for photographs it is hardly larger.
-PNG = [
-    cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY
-]  # fmt: skip
+# A training pays for decoding over and over, and inflating is most of it: lossless images are
+# stored, at twice the size of a compressed PNG; labels compress a hundredfold.
+PNG = [cv2.IMWRITE_PNG_COMPRESSION, 0]
 LABEL_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
 
