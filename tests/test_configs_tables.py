@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import mxnet as mx
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import symbols
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from data_iter.cells import pack_labels
+from data_iter.datasets import find_samples
 from train.params import build_symbol
 
 CONFIGS = Path(symbols.__file__).parents[1] / "configs"
@@ -80,7 +82,7 @@ ROWS = {
         96.41, patches="grid", crop=320, batch=12, classes=2, split="trainval"
     ),
     "table6_voc_pretrain": Row(
-        0, rates=([2] * 36, [4] * 3), split="train_aug+coco.tsv", **VOC
+        0, rates=([2] * 36, [4] * 3), split="train_aug+coco", **VOC
     ),
     "table6_voc_finetune": Row(
         83.1, rates=([2] * 36, [4] * 3), split="trainval_aug", **{**VOC, "epochs": (0, 20)}
@@ -207,6 +209,55 @@ def test_narrow_version_is_the_same_graph_and_learns(name):
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
     assert all(gradients[key].any() for key in gradients if key.startswith("fc1"))
     assert np.mean([gradient.any() for gradient in gradients.values()]) > 0.9
+
+
+@pytest.fixture(scope="module")
+def data_roots(tmp_path_factory):
+    """The smallest tree of each data set that has every split the configs name."""
+    root = tmp_path_factory.mktemp("data")
+    files = ["kitti/training/image_2/um_000000.png", "kitti/training/gt_image_2/um_road_000000.png"]
+    for split, kind in (("train", "gtFine"), ("val", "gtFine"), ("train_extra", "gtCoarse")):
+        name = f"{split}/city/city_000000_000019"
+        files += [
+            f"cityscapes/leftImg8bit/{name}_leftImg8bit.png",
+            f"cityscapes/{kind}/{name}_{kind}_labelIds.png",
+        ]
+    for name in ("2007_000001", "2007_000002", "2008_000003"):
+        files += [f"voc/JPEGImages/{name}.jpg", f"voc/SegmentationClassAug/{name}.png"]
+        files += [f"voc/SegmentationClass/{name}.png"] * name.startswith("2007")
+    files += ["voc/coco/images/train2017/000000000009.jpg"]
+    files += ["voc/coco/labels/train2017/000000000009.png"]
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / file), np.zeros((4, 6), np.uint8))
+    lists = root / "voc" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_000001\n")
+    (lists / "val.txt").write_text("2007_000002\n")
+    return root
+
+
+@each_row
+def test_its_splits_are_found_in_the_official_layout(name, data_roots):
+    config, dataset = load(name)
+    found = {
+        split: [
+            sample.name for sample in find_samples(dataset.layout, data_roots / dataset.name, split)
+        ]
+        for split in (config.data.train_split, config.data.val_split)
+        if split
+    }
+    frame = "city_000000_000019"
+    assert (
+        found[config.data.train_split]
+        == {
+            "train": [frame],
+            "train+train_extra": [frame, frame],
+            "trainval": ["um_000000"],
+            "train_aug+coco": ["000000000009", "2007_000001", "2008_000003"],
+            "trainval_aug": ["2007_000001", "2007_000002", "2008_000003"],
+        }[ROWS[name].split]
+    )
 
 
 def test_deconvolution_heads_are_as_large_as_duc():
