@@ -1,0 +1,149 @@
+"""A run that is interrupted and resumed ends with the bits of one that is not."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+import training
+
+LAST = "model-0003.params"
+SAVED = 75
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training.write_frames(tmp_path_factory.mktemp("frames"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(root):
+    out = root / "unbroken"
+    ended = training.train(root, out)
+    assert ended.returncode == 0, ended.stderr
+    return training.arrays(out, LAST), training.log(out)
+
+
+def wait_for(process, out, pattern):
+    """Wait until the run folder has a file that matches."""
+    while process.poll() is None:
+        if any(re.fullmatch(pattern, file.name) for file in out.glob("*")):
+            return
+        time.sleep(0.01)
+
+
+def finish(root, out, *options):
+    ended = training.train(root, out, "--resume", *options)
+    assert ended.returncode == 0, ended.stderr
+    return training.arrays(out, LAST), training.log(out)
+
+
+def assert_same(found, expected):
+    assert training.same(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_group_saves_and_resuming_gives_the_same_bits(
+    root, unbroken, tmp_path, number
+):
+    process = training.start(root, tmp_path / "out", "--set=solver.checkpoint_every=2")
+    wait_for(process, tmp_path / "out", r"iteration-0000002\.params")
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == SAVED, output
+    assert "saved" in output
+    assert_same(finish(root, tmp_path / "out", "--set=solver.checkpoint_every=2"), unbroken)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_still_ends_with_the_same_bits(root, unbroken, tmp_path):
+    out, random = tmp_path / "out", np.random.default_rng(5)
+    every = "--set=solver.checkpoint_every=1"
+    for _ in range(4):
+        process = training.start(root, out, "--resume", every)
+        before = {file.name for file in out.glob("*.params")}
+        while process.poll() is None:
+            if {file.name for file in out.glob("*.params")} - before:
+                break
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        for entry in json.loads((out / "checkpoints.json").read_text()):
+            assert (out / f"{entry['name']}.params").is_file()
+    assert_same(finish(root, out, every), unbroken)
+
+
+@pytest.mark.slow
+def test_two_stops_inside_one_epoch_and_one_at_its_end(root, unbroken, tmp_path):
+    """The time limit of 0 s ends each start after one iteration; epochs have five."""
+    out = tmp_path / "out"
+    for _ in range(6):
+        ended = training.train(root, out, "--resume", "--time-limit", "0")
+        assert ended.returncode == SAVED, ended.stderr
+    assert_same(finish(root, out), unbroken)
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_falls_back_and_says_why(root, unbroken, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        ended = training.train(root, out, "--resume", "--time-limit", "0")
+        assert ended.returncode == SAVED, ended.stderr
+    newest = out / "iteration-0000002.params"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    ended = training.train(root, out, "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert "iteration-0000002.params" in ended.stderr
+    assert "SHA-256" in ended.stderr
+    assert_same((training.arrays(out, LAST), training.log(out)), unbroken)
+
+
+@pytest.mark.slow
+def test_the_comparison_notices_lost_momentum(root, unbroken, tmp_path):
+    """The control: without its momentum a resumed run must end with other bits."""
+    out = tmp_path / "out"
+    training.train(root, out, "--time-limit", "0")
+    manifest = json.loads((out / "checkpoints.json").read_text())
+    momentum = out / "iteration-0000001.state"
+    import mxnet as mx
+
+    from train.checkpoint import _digest
+
+    zeros = {name: value * 0 for name, value in mx.nd.load(str(momentum)).items()}
+    mx.nd.save(str(momentum), zeros)
+    manifest[0]["files"][".state"] = {
+        "bytes": momentum.stat().st_size, "sha256": _digest(momentum)
+    }  # fmt: skip
+    (out / "checkpoints.json").write_text(json.dumps(manifest))
+    assert not training.same(finish(root, out)[0], unbroken[0])
+
+
+def test_a_changed_config_is_refused_unless_told(root, tmp_path):
+    out = tmp_path / "out"
+    assert training.train(root, out, "--time-limit", "0").returncode == SAVED
+    ended = training.train(root, out, "--resume", "--set=solver.momentum=0.5")
+    assert ended.returncode == 2
+    assert "solver.momentum: 0.9 -> 0.5" in ended.stderr
+    told = ["--resume", "--allow-changes", "--set=solver.momentum=0.5", "--time-limit", "0"]
+    assert training.train(root, out, *told).returncode == SAVED
+
+
+def test_a_second_job_in_the_folder_is_refused(root, tmp_path):
+    out = tmp_path / "out"
+    first = training.start(root, out, "--set=solver.epochs=500")
+    try:
+        wait_for(first, out, r"starts\.jsonl")
+        second = training.train(root, out, "--resume", "--set=solver.epochs=500")
+        assert second.returncode == 2
+        assert "another job" in second.stderr
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()

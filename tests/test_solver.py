@@ -1,0 +1,185 @@
+"""Training in real processes: it learns, keeps the best, and answers mistakes with one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import training
+
+from configs.loader import load_config
+
+LAST = "model-0003.params"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training.write_frames(tmp_path_factory.mktemp("frames"))
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    out = root / "run"
+    ended = training.train(root, out)
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+def test_it_learns(root):
+    out = root / "longer"
+    ended = training.train(root, out, solver__epochs=12, solver__learn_bn_epochs=12)
+    assert ended.returncode == 0, ended.stderr
+    records = training.log(out)
+    losses = [r["loss"] for r in records if "loss" in r]
+    scores = [r["val_miou"] for r in records if "val_miou" in r]
+    assert losses[-1] < losses[0] / 4
+    assert scores[-1] > 0.7  # all one class would be 0.45
+
+
+def test_it_says_how_it_goes(run):
+    records = training.log(run)
+    assert len([r for r in records if "val_miou" in r]) == 3
+    assert [r["iteration"] for r in records if "loss" in r] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+
+
+def test_learning_rate_is_the_papers_polynomial(run):
+    rates = {r["iteration"]: r["lr"] for r in training.log(run) if "lr" in r}
+    for iteration, rate in rates.items():  # a record is of the iteration before, counted from 0
+        assert rate == pytest.approx(0.05 * (1 - (iteration - 1) / 15) ** 0.9)
+
+
+def test_run_folder_holds_what_prediction_and_repetition_need(run, root):
+    names = {file.name for file in run.iterdir()}
+    assert {"config.cfg", "dataset.yaml", "model-symbol.json", "log.jsonl", "train.log"} <= names
+    assert load_config(run / "config.cfg") == load_config(root / "tiny.cfg")
+    assert str(root) not in (run / "config.cfg").read_text()
+    started = json.loads((run / "starts.jsonl").read_text())
+    assert started["seed"] == 0
+    assert "mxnet" in started["versions"]
+    code = (
+        "import sys, mxnet as mx; m = mx.mod.Module.load(sys.argv[1], 3,"
+        " label_names=['seg_loss_label']); m.bind([('data', (1, 3, 40, 56))], for_training=False);"
+        "m.init_params(); print(m.get_outputs() is not None)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(run / "model")], capture_output=True, text=True
+    )
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def test_statistics_are_learned_two_epochs_and_then_fixed(run):
+    epochs = [training.arrays(run, f"model-{epoch:04d}.params") for epoch in (1, 2, 3)]
+    name = "aux:conv1_1_3x3_s2/bn_moving_mean"
+    assert not np.array_equal(epochs[0][name], epochs[1][name])
+    np.testing.assert_array_equal(epochs[1][name], epochs[2][name])
+    weights = "arg:conv1_1_3x3_s2_weight"
+    assert not np.array_equal(epochs[1][weights], epochs[2][weights])
+
+
+def test_another_seed_trains_another_network(run, root):
+    out = root / "seed"
+    assert training.train(root, out, experiment__seed=1).returncode == 0
+    assert not training.same(training.arrays(out, LAST), training.arrays(run, LAST))
+
+
+def test_only_the_newest_and_the_best_are_kept(root):
+    out = root / "pruned"
+    ended = training.train(root, out, solver__keep_checkpoints=1, solver__epochs=4)
+    assert ended.returncode == 0, ended.stderr
+    manifest = json.loads((out / "checkpoints.json").read_text())
+    kept = {entry["name"] for entry in manifest}
+    scores = [r["val_miou"] for r in training.log(out) if "val_miou" in r]
+    assert kept == {"model-0004", f"model-{int(np.argmax(scores)) + 1:04d}"}
+    assert {file.stem for file in out.glob("*.params")} == kept
+    assert {file.stem for file in out.glob("*.state")} == kept
+
+
+def test_a_second_training_does_not_touch_a_folder(run, root):
+    before = {file: file.read_bytes() for file in run.iterdir()}
+    ended = training.train(root, run)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "not empty" in ended.stderr
+    assert {file: file.read_bytes() for file in run.iterdir()} == before
+
+
+def broken(root, tmp_path):
+    """Copy the frames, to break something in them."""
+    for kind in ("images", "labels"):
+        shutil.copytree(root / kind, tmp_path / kind)
+    shutil.copy(root / "tiny.cfg", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        ("no root", ["no such data folder", "CamVid"]),
+        ("no label", ["images/train/04.png", "no label"]),
+        ("value", ["labels/train/04.png", "77"]),
+        ("size", ["labels/train/04.png", "20x10", "56x40"]),
+        ("truncated", ["images/train/04.png", "truncated"]),
+        ("key", ["solver", "learning_rate"]),
+        ("batch", ["batch_size 4", "3 devices"]),
+        ("init", ["nowhere", "no such"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(root, tmp_path, damage, parts):
+    data = broken(root, tmp_path)
+    options = []
+    if damage == "no root":
+        shutil.rmtree(data / "images")
+        data.joinpath("images").write_text("")
+        options = ["--data-root", str(data / "nowhere")]
+    elif damage == "no label":
+        (data / "labels/train/04.png").unlink()
+    elif damage == "value":
+        cv2.imwrite(str(data / "labels/train/04.png"), np.full((40, 56), 77, np.uint8))
+    elif damage == "size":
+        cv2.imwrite(str(data / "labels/train/04.png"), np.zeros((10, 20), np.uint8))
+    elif damage == "truncated":
+        image = data / "images/train/04.png"
+        image.write_bytes(image.read_bytes()[:-100])
+    elif damage == "key":
+        options = ["--set", "solver.learning_rate=1"]
+    elif damage == "batch":
+        options = ["--cpus", "3"]
+    elif damage == "init":
+        options = ["--set", f"solver.init_from={tmp_path}/nowhere"]
+    ended = training.train(data, tmp_path / "out", *options)
+    assert ended.returncode == 2, ended.stderr
+    error = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    for part in parts:
+        assert part in error[0]
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("out/*.params"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(root, tmp_path):
+    tmp_path.chmod(0o500)
+    ended = training.train(root, tmp_path / "out")
+    assert ended.returncode == 2
+    assert "Permission denied" in ended.stderr
+
+
+def test_a_loss_that_explodes_names_iteration_rate_and_files(root, tmp_path):
+    ended = training.train(root, tmp_path / "out", solver__lr=1e6, solver__clip_gradient=0)
+    assert ended.returncode == 2
+    for part in ("the loss is", "iteration", "learning rate", "labels/train/"):
+        assert part in ended.stderr
+
+
+def test_a_run_begins_from_the_parameters_of_another(run, root, tmp_path):
+    out = tmp_path / "out"
+    ended = training.train(root, out, solver__init_from=run, solver__lr=0, solver__epochs=2,
+                           solver__learn_bn_epochs=0)  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "loaded" in ended.stderr
+    trained = training.arrays(run, LAST)
+    assert training.same(training.arrays(out, "model-0002.params"), trained)

@@ -1,0 +1,150 @@
+"""Checkpoints that can be trusted: written whole, checked before use, never one too few.
+
+A checkpoint is two files and an entry in ``checkpoints.json``: ``model-0003.params`` after three
+epochs, ``iteration-0000450.params`` within one (MXNet's format: parameters and BN statistics),
+beside it ``.state`` (the optimiser's momentum, and each device's own BN statistics where there are
+several); the entry has their sizes, their SHA-256 and where training stood. An entry is added after
+its files are whole and goes before they do, so a process that is killed at any moment leaves a good
+checkpoint. Nothing here is pickled: reading a run folder runs no code from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+
+from .errors import RunError
+from .files import atomic_write
+
+log = logging.getLogger("train")
+Arrays = dict[str, mx.nd.NDArray]
+MANIFEST = "checkpoints.json"
+SUFFIXES = (".params", ".state")
+
+
+@dataclass
+class Progress:
+    """Where training stands: all that is not an array."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # batches of the next epoch that are done
+    losses: list[float] = field(default_factory=list)  # since the last line of the log
+    confusion: list[list[int]] = field(default_factory=list)  # of the current epoch
+    log_bytes: int = 0  # length of log.jsonl
+    val_miou: float | None = None  # of the last finished epoch
+    best: str | None = None  # name of the checkpoint with the highest val_miou
+    best_miou: float | None = None
+    batches: int = 0  # of an epoch
+    devices: int = 0
+
+
+def save(
+    folder: Path, name: str, params: Arrays, state: Arrays, progress: Progress, keep: int
+) -> None:
+    """Write the checkpoint ``name``; then remove all but the best and the ``keep`` newest.
+
+    Raises
+    ------
+    RunError
+        It could not be written whole (a full disk); the ones before it are unharmed.
+    """
+    files = {
+        suffix: save_arrays(folder / f"{name}{suffix}", arrays)
+        for suffix, arrays in zip(SUFFIXES, (params, state))
+    }
+    entries = [entry for entry in read_manifest(folder) if entry["name"] != name]
+    entries.append({"name": name, "files": files, "progress": dataclasses.asdict(progress)})
+    _keep(folder, entries, progress.best, keep)
+
+
+def update_newest(folder: Path, progress: Progress, keep: int) -> None:
+    """Say that training has come further than the newest checkpoint, without new arrays."""
+    entries = read_manifest(folder)
+    entries[-1]["progress"] = dataclasses.asdict(progress)
+    _keep(folder, entries, progress.best, keep)
+
+
+def load_newest(folder: Path) -> tuple[Arrays, Arrays, Progress]:
+    """Read the newest checkpoint that is whole; each one passed over is logged with the reason.
+
+    Raises
+    ------
+    RunError
+        There is none.
+    """
+    for entry in reversed(read_manifest(folder)):
+        try:
+            arrays = [_load_arrays(folder, entry, suffix) for suffix in SUFFIXES]
+        except RunError as error:
+            log.warning("%s; falling back to the checkpoint before it", error)
+            continue
+        return arrays[0], arrays[1], Progress(**entry["progress"])
+    raise RunError(f"{folder}: there is no whole checkpoint to resume from")
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """List the entries of ``checkpoints.json``, oldest first; empty where there is none."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return [e for e in entries if e["name"] and e["files"] and e["progress"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{file}: not a list of checkpoints ({error})") from None
+
+
+def _keep(folder: Path, entries: list[dict[str, Any]], best: str | None, keep: int) -> None:
+    """Write the manifest with the best and the newest entries; then remove the others' files."""
+    kept = [entry for entry in entries[:-keep] if entry["name"] == best] + entries[-keep:]
+    with atomic_write(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    for entry in entries:
+        if entry not in kept:
+            for suffix in SUFFIXES:
+                (folder / f"{entry['name']}{suffix}").unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: Arrays) -> dict[str, Any]:
+    """Write named arrays and read them back, since MXNet may cut a file short without an error."""
+    with atomic_write(path) as temporary:
+        try:
+            mx.nd.save(str(temporary), arrays)
+            whole = set(mx.nd.load(str(temporary))) == set(arrays) if arrays else True
+        except mx.base.MXNetError:
+            whole = False
+        if not whole:
+            raise RunError(
+                f"{path}: could not be written whole (is the disk full?); "
+                "the checkpoints before it are unharmed"
+            )
+        return {"bytes": temporary.stat().st_size, "sha256": _digest(temporary)}
+
+
+def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Arrays:
+    path = folder / f"{entry['name']}{suffix}"
+    expected = entry["files"][suffix]
+    if not path.is_file():
+        raise RunError(f"{path}: the file is missing")
+    if path.stat().st_size != expected["bytes"]:
+        raise RunError(
+            f"{path}: damaged: {path.stat().st_size} bytes, expected {expected['bytes']}"
+        )
+    if _digest(path) != expected["sha256"]:
+        raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
+    return mx.nd.load(str(path)) or {}  # a file of no arrays reads as a list
+
+
+def _digest(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()

@@ -1,0 +1,154 @@
+"""A network's graph and its parameters: how they begin, are read, and are held together."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import mxnet as mx
+
+from configs.datasets import DatasetSpec
+from configs.schema import Config
+from symbols import get_symbol
+
+from .errors import RunError
+
+log = logging.getLogger("train")
+Params = dict[str, mx.nd.NDArray]
+INPUTS = ("data", "seg_loss_label")
+
+
+def build_symbol(config: Config, dataset: DatasetSpec, learn_bn: bool = False) -> mx.sym.Symbol:
+    """Build the graph of ``config`` for the classes of ``dataset``."""
+    network = {name: value for name, value in vars(config.network).items() if name != "mean_rgb"}
+    return get_symbol(
+        classes=dataset.num_classes,
+        head=dataset.name,
+        learn_bn=learn_bn,
+        normalization=config.solver.normalization,
+        ignore_label=dataset.ignore_id,
+        **network,
+    )
+
+
+def read_params(path: Path) -> tuple[Params, Params]:
+    """Read an MXNet ``.params`` file as (arguments, auxiliary states)."""
+    if not path.is_file():
+        raise RunError(f"{path}: no such parameter file")
+    try:
+        named = mx.nd.load(str(path))
+    except mx.base.MXNetError as error:
+        raise RunError(f"{path}: not a whole MXNet parameter file ({first_line(error)})") from None
+    if not isinstance(named, dict):
+        raise RunError(f"{path}: its arrays have no names")
+    for key in named:
+        if not key.startswith(("arg:", "aux:")):
+            raise RunError(f"{path}: found '{key}', expected names that begin with arg: or aux:")
+    return split_params(named)
+
+
+def join_params(arg_params: Params, aux_params: Params) -> Params:
+    """Put arguments and auxiliary states under the names that MXNet's files have."""
+    named = {f"arg:{name}": value for name, value in arg_params.items()}
+    return named | {f"aux:{name}": value for name, value in aux_params.items()}
+
+
+def split_params(named: Params) -> tuple[Params, Params]:
+    """Undo :func:`join_params`."""
+    groups: dict[str, Params] = {"arg": {}, "aux": {}}
+    for key, value in named.items():
+        group, _, name = key.partition(":")
+        groups[group][name] = value
+    return groups["arg"], groups["aux"]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of MXNet's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(
+        (line for line in lines if line and not line.startswith("Traceback")), "no reason given"
+    )
+
+
+def check_params(
+    symbol: mx.sym.Symbol, arg_params: Params, aux_params: Params, source: Path, side: int
+) -> None:
+    """Hold parameters against the graph; ``RunError`` names the first that does not fit.
+
+    ``side`` is any input size that the graph accepts, in pixels.
+    """
+    arguments, states = param_shapes(symbol, side)
+    expected, found = arguments | states, arg_params | aux_params
+    for name, shape in expected.items():
+        if name not in found:
+            raise RunError(f"{source}: parameter {name} {shape} is missing")
+        if found[name].shape != shape:
+            raise RunError(f"{source}: {name} is {found[name].shape}, the network has {shape}")
+    extra = sorted(found.keys() - expected.keys())
+    if extra:
+        raise RunError(
+            f"{source}: parameter {extra[0]} {found[extra[0]].shape} is not in the network"
+        )
+
+
+def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params]:
+    """Parameters at the start of training, the same for the same seed.
+
+    Convolutions are drawn by Xavier's rule (gaussian, fan in; the release), normalisations begin as
+    identity; then every parameter that ``solver.init_from`` has under the same name and shape takes
+    its place. What was loaded and what was not is logged.
+
+    Raises
+    ------
+    RunError
+        ``solver.init_from`` cannot be read, or has nothing that fits.
+    """
+    symbol = build_symbol(config, dataset)
+    shapes, attributes = param_shapes(symbol, config.network.downsample), symbol.attr_dict()
+    mx.random.seed(config.experiment.seed)
+    xavier = mx.init.Xavier("gaussian", "in", config.solver.init_magnitude)
+    params: tuple[Params, Params] = ({}, {})
+    for group, found in zip(params, shapes):
+        for name in sorted(found):
+            group[name] = mx.nd.zeros(found[name])
+            xavier(mx.init.InitDesc(name, attributes.get(name)), group[name])
+    if config.solver.init_from:
+        _take_over(params, Path(config.solver.init_from))
+    return params
+
+
+def _take_over(params: tuple[Params, Params], source: Path) -> None:
+    file = source
+    if source.is_dir():
+        files = sorted(source.glob("model-*.params"))
+        if not files:
+            raise RunError(f"{source}: no parameters in it (model-NNNN.params)")
+        file = files[-1]
+    loaded, misfits = 0, []
+    for group, found in zip(params, read_params(file)):
+        for name, value in found.items():
+            if name in group and group[name].shape == value.shape:
+                group[name] = value.astype("float32")
+                loaded += 1
+            elif name in group:
+                misfits.append(f"{name} is {value.shape} there, {group[name].shape} here")
+            else:
+                misfits.append(f"{name} is not in this network")
+    if not loaded:
+        raise RunError(f"{file}: none of its parameters fits this network; first: {misfits[0]}")
+    total = sum(map(len, params))
+    log.info("%s: loaded %d of this network's %d parameters", file, loaded, total)
+    for misfit in misfits:
+        log.info("  not loaded: %s", misfit)
+
+
+def param_shapes(symbol: mx.sym.Symbol, side: int) -> tuple[dict, dict]:
+    """Shapes of the arguments but the inputs, and of the auxiliary states, by name.
+
+    ``side`` is any input size that the graph accepts, in pixels.
+    """
+    shapes, _, aux_shapes = symbol.infer_shape(data=(1, 3, 8 * side, 8 * side))
+    arguments = dict(zip(symbol.list_arguments(), shapes))
+    for name in INPUTS:
+        arguments.pop(name, None)
+    return arguments, dict(zip(symbol.list_auxiliary_states(), aux_shapes))

@@ -1,0 +1,175 @@
+"""A run folder: everything that a training leaves behind and that prediction needs.
+
+``config.cfg``          the resolved configuration (no paths of this machine)
+``dataset.yaml``        the class table
+``model-symbol.json``   the graph, for other programs; this project rebuilds it from the config
+``model-0020.params``   parameters after 20 epochs, in MXNet's format and naming
+``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
+``starts.jsonl``        command, commit, versions and devices of every start
+``log.jsonl``           a JSON object per line; ``train.log`` the same for people
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mxnet as mx
+import numpy as np
+import portalocker
+
+from configs.datasets import DatasetSpec, load_dataset
+from configs.loader import differences, dump, load_config
+from configs.schema import Config
+
+from .errors import RunError
+from .files import atomic_write
+from .params import Params, build_symbol, read_params
+
+PARAMS = re.compile(r"model-(\d{4})\.params")
+LOG = "log.jsonl"
+LOCK = ".lock"
+
+
+class RunDir:
+    """The files of one run; constructing it touches nothing."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @contextmanager
+    def open(
+        self, config: Config, dataset: DatasetSpec, resume: bool, allow_changes: bool
+    ) -> Iterator[None]:
+        """Hold the folder for one job, made ready for it, with ``train.log`` in it.
+
+        Raises
+        ------
+        RunError
+            Another job has it; it is not empty and ``resume`` is off; or the run in it was begun
+            with another configuration and ``allow_changes`` is off.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = portalocker.Lock(self.path / LOCK, mode="a", timeout=0, fail_when_locked=True)
+        try:
+            lock.acquire()
+        except portalocker.LockException:
+            raise RunError(f"{self.path}: another job is training in this folder") from None
+        with lock:
+            if resume and self.begun():
+                self._check_same(config, allow_changes)
+            else:
+                self.create(config, dataset)
+            handlers: list[logging.Handler] = [logging.FileHandler(self.path / "train.log")]
+            if not sys.stderr.isatty():  # a terminal has the progress bar instead
+                handlers.append(logging.StreamHandler())
+            logging.basicConfig(
+                level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+            )
+            yield
+
+    def create(self, config: Config, dataset: DatasetSpec) -> None:
+        """Write what is known before training; ``RunError`` where the folder holds more."""
+        begun = {LOCK, "dataset.yaml", "model-symbol.json"}  # all that is there before config.cfg
+        if any(file.name not in begun for file in self.path.glob("*")):
+            raise RunError(
+                f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("dataset.yaml", dataset.dump())
+        self._write("model-symbol.json", build_symbol(config, dataset).tojson())
+        self._write("config.cfg", dump(config))
+
+    def begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "config.cfg").is_file()
+
+    def _check_same(self, config: Config, allow_changes: bool) -> None:
+        changed = differences(self.load()[0], config)
+        if changed and not allow_changes:
+            raise RunError(
+                f"{self.path}: the run was begun with another configuration: {'; '.join(changed)}; "
+                "resume with --allow-changes if that is meant"
+            )
+        if changed:
+            self._write("config.cfg", dump(config))
+
+    def _write(self, name: str, text: str) -> None:
+        with atomic_write(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def load(self) -> tuple[Config, DatasetSpec]:
+        """Read the configuration and the class table."""
+        if not self.begun():
+            raise RunError(f"{self.path}: not a run folder: it has no config.cfg")
+        return load_config(self.path / "config.cfg"), load_dataset(self.path / "dataset.yaml")
+
+    def epochs(self) -> list[int]:
+        """List the epochs whose parameters are there, ascending."""
+        matches = (PARAMS.fullmatch(file.name) for file in self.path.glob("model-*.params"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def params_file(self, epoch: int) -> Path:
+        """Name the parameters after ``epoch`` epochs."""
+        return self.path / f"model-{epoch:04d}.params"
+
+    def load_params(self, epoch: int | None = None) -> tuple[Params, Params]:
+        """Read the parameters after ``epoch`` epochs (the newest by default)."""
+        if epoch is None:
+            epochs = self.epochs()
+            if not epochs:
+                raise RunError(f"{self.path}: no parameters in it (model-NNNN.params)")
+            epoch = epochs[-1]
+        return read_params(self.params_file(epoch))
+
+    def note_start(self, contexts: list[mx.Context], seed: int) -> None:
+        """Append what this start needs to be repeated to ``starts.jsonl``."""
+        record = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "commit": _commit(),
+            "seed": seed,
+            "devices": [str(context) for context in contexts],
+            "machine": f"{platform.node()} {platform.platform()}",
+            "python": platform.python_version(),
+            "versions": {m.__name__: m.__version__ for m in (mx, np, cv2)},
+        }
+        with (self.path / "starts.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def log(self, **record: Any) -> None:
+        """Append a line to ``log.jsonl``."""
+        with (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    @property
+    def log_bytes(self) -> int:
+        """Length of ``log.jsonl``."""
+        file = self.path / LOG
+        return file.stat().st_size if file.is_file() else 0
+
+    def cut_log(self, length: int) -> None:
+        """Drop what ``log.jsonl`` says of iterations that a resumed run repeats."""
+        if self.log_bytes > length:
+            with (self.path / LOG).open("r+b") as file:
+                file.truncate(length)
+
+
+def _commit() -> str | None:
+    """Return git's commit of this project; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

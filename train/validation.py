@@ -1,0 +1,52 @@
+"""Scores on the whole images of a validation split, as ``tools/evaluate.py`` counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from configs.datasets import DatasetSpec
+from configs.schema import Config
+from data_iter.frames import Frames
+from data_iter.labels import to_train_ids
+
+from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
+from .params import Params, build_symbol
+from .segmenter import Segmenter
+from .stop import StopWish
+
+
+def validate(
+    config: Config,
+    dataset: DatasetSpec,
+    frames: Frames,
+    params: tuple[Params, Params],
+    context: mx.Context,
+    stop: StopWish,
+) -> dict[str, Any] | None:
+    """Predict every frame at its own size, single scale, and score it at full resolution.
+
+    Returns
+    -------
+    dict or None
+        None where ``stop`` ended it early; else
+        ``val_miou`` (0..1, over the classes that occur), ``val_pixel_accuracy`` and ``val_iou``, a
+        list by train id, None for a class that neither truth nor prediction has.
+    """
+    segmenter = Segmenter(build_symbol(config, dataset), *params, config.network, context)
+    confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
+    for number in range(len(frames)):
+        if stop.reason:
+            return None
+        bgr, label = frames.read(number)
+        truth = to_train_ids(label, dataset.label_lut, frames.name(number))
+        predicted = segmenter.labels(bgr[:, :, ::-1])
+        confusion += confusion_matrix(truth, predicted, dataset.num_classes, dataset.ignore_id)
+    classes = iou(confusion)
+    return {
+        "val_miou": mean_score(classes),
+        "val_pixel_accuracy": pixel_accuracy(confusion),
+        "val_iou": [None if np.isnan(value) else float(value) for value in classes],
+    }
