@@ -98,12 +98,10 @@ class _Shard:
     def __init__(self, rec: Path):
         self.path = rec
         self._lock = threading.Lock()
-        try:
-            self._reader = mx.recordio.MXIndexedRecordIO(
-                str(rec.with_suffix(".idx")), str(rec), "r"
-            )
-        except (OSError, mx.base.MXNetError):
-            raise DataError(f"{rec}: it or its .idx is missing; pack the split again") from None
+        idx = rec.with_suffix(".idx")
+        if not (rec.is_file() and idx.is_file()):
+            raise DataError(f"{rec}: it or its .idx is missing; pack the split again")
+        self._reader = mx.recordio.MXIndexedRecordIO(str(idx), str(rec), "r")
 
     def tile(self, key: int) -> tuple[np.ndarray, np.ndarray]:
         """Decode a record as (image BGR, label)."""

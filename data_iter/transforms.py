@@ -94,6 +94,8 @@ def _axis(start: int, length: int, side: int, scale: float) -> tuple[slice, int,
         return slice(0, side), first, last - first, first - start
     period_out, period_in = ratio.numerator, ratio.denominator
     begin = max(first // period_out - 1, 0)
+    if begin and round((side - begin * period_in) * scale) != limit - begin * period_out:
+        begin -= 1  # halves are rounded to even: from here the part ends where the whole does
     end = min(-(-last // period_out) + 1, -(-side // period_in))
     source = slice(begin * period_in, min(end * period_in, side))
     return source, first - begin * period_out, last - first, first - start

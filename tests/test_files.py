@@ -1,0 +1,93 @@
+"""Image and label files of every kind that people have, and the broken ones."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_iter import DataError
+from data_iter.files import exif_orientation, read_image, read_label, read_size
+
+HW = (37, 53)
+CLASSES = np.random.default_rng(1).integers(0, 12, HW, np.uint8)
+RGB = np.random.default_rng(2).integers(0, 256, (*HW, 3), np.uint8)
+
+
+def test_images_are_rgb_whatever_the_file_holds(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgb.png"), RGB)
+    alpha = np.dstack([RGB, np.full(HW, 7, np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), RGB)
+    Image.fromarray(CLASSES).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.dstack([CLASSES] * 3))
+    deep = RGB.astype(np.uint16) * 257  # 16 bits a channel
+    cv2.imwrite(str(tmp_path / "deep.png"), deep[:, :, ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), RGB)
+
+
+def test_labels_are_the_stored_values(tmp_path):
+    Image.fromarray(CLASSES).save(tmp_path / "grey.png")
+    palette = Image.fromarray(CLASSES, "P")
+    palette.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tolist())
+    palette.save(tmp_path / "palette.png", bits=8)
+    palette.save(tmp_path / "palette4.png", bits=4)
+    for name in ("grey", "palette", "palette4"):
+        np.testing.assert_array_equal(read_label(tmp_path / f"{name}.png"), CLASSES)
+
+
+def test_a_one_bit_label_holds_zeros_and_ones(tmp_path):
+    Image.fromarray(CLASSES > 5).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "bits.png"), CLASSES > 5)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("lost", [1, 20, 900])
+def test_a_truncated_file_is_named(tmp_path, suffix, lost):
+    file = tmp_path / f"cut{suffix}"
+    Image.fromarray(RGB).save(file)
+    file.write_bytes(file.read_bytes()[:-lost])
+    with pytest.raises(DataError, match=rf"cut\{suffix}: not a whole image"):
+        read_image(file)
+
+
+def test_a_truncated_palette_label_is_named(tmp_path):
+    palette = Image.fromarray(CLASSES, "P")
+    palette.putpalette(list(range(256)))
+    palette.save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-300])
+    with pytest.raises(DataError, match=r"cut\.png: not a whole PNG"):
+        read_label(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "name", "reason"),
+    [
+        (RGB, "colour.png", "3 channels of uint8.*colour mask"),
+        (CLASSES, "lossy.jpg", "must be a PNG; JPEG"),
+        (CLASSES.astype(np.uint16), "deep.png", "1 channels of uint16"),
+        (np.dstack([RGB, CLASSES]), "alpha.png", "4 channels of uint8.*colour mask"),
+    ],
+)
+def test_a_label_of_another_kind_gets_its_cause(tmp_path, pixels, name, reason):
+    cv2.imwrite(str(tmp_path / name), pixels)
+    with pytest.raises(DataError, match=reason):
+        read_label(tmp_path / name)
+
+
+def test_an_exif_rotation_is_seen_and_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    assert exif_orientation(tmp_path / "turned.jpg") == 6
+    assert read_image(tmp_path / "turned.jpg").shape == (*HW, 3)
+    assert read_size(tmp_path / "turned.jpg") == HW
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+@pytest.mark.parametrize("read", [read_image, read_label, read_size])
+def test_what_is_no_image_is_named(tmp_path, read, content):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.png"):
+        read(tmp_path / "x.png")

@@ -1,0 +1,223 @@
+"""Cached and prepared frames against direct mode; damaged records; a pack that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import mxnet as mx
+import numpy as np
+import pytest
+
+from data_iter import DataError
+from data_iter.crops import CropReader
+from data_iter.datasets import find_samples
+from data_iter.frames import CachedFrames, FileFrames, open_frames
+from data_iter.records import RecordFrames
+from data_iter.segmentation_iter import SegmentationIter
+from tools import packing
+from tools.packing import pack
+
+HW = (301, 467)  # no multiple of a tile
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def write_frames(root, count):
+    random = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    for number in range(count):
+        coarse = random.integers(0, 256, (10, 15, 3), np.uint8)
+        image = cv2.resize(coarse, HW[::-1], interpolation=cv2.INTER_CUBIC)
+        noisy = np.clip(image + random.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(root / f"images/train/{number:02d}.png"), noisy)
+        cv2.imwrite(str(root / f"labels/train/{number:02d}.png"), coarse.max(2).repeat(40, 0)[
+            : HW[0]].repeat(40, 1)[:, : HW[1]] // 32)  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_frames(tmp_path_factory.mktemp("data"), 5)
+
+
+def prepare(data, out, quality=None):
+    samples = find_samples("folders", data, "train")
+    return pack(samples, FileFrames(samples), out, "train", quality)
+
+
+def batches(frames, threads=2):
+    reader = CropReader(
+        frames,
+        label_lut=np.arange(256, dtype=np.int16),
+        ignore_id=255,
+        mean_rgb=(122.675, 116.669, 104.008),
+        crop_hw=(144, 176),
+        patches="grid",
+        patch_hw=(200, 240),
+        patch_stride=90,
+        scales=(0.5, 0.75, 1.0, 1.25, 1.5, 0.613),
+        mirror=True,
+        seed=5,
+    )
+    iterator = SegmentationIter(reader, 4, 2, 4, threads=threads)
+    found = [(b.data[0].asnumpy(), b.label[0].asnumpy(), b.index) for b in iterator]
+    iterator.close()
+    return found
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second) > 4
+    for one, other in zip(first, second):
+        for a, b in zip(one, other):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_lossless_records_and_the_cache_give_the_bits_of_direct_mode(data, tmp_path):
+    assert prepare(data, tmp_path) == 5
+    direct = batches(open_frames("folders", data, "train"))
+    assert_equal(batches(open_frames("folders", tmp_path, "train")), direct)
+    for room in (1, 100):  # MB: for one frame and a bit, for all
+        assert_equal(batches(open_frames("folders", data, "train", cache_mb=room)), direct)
+    assert_equal(batches(open_frames("folders", tmp_path, "train", cache_mb=1)), direct)
+
+
+def test_jpeg_changes_images_a_little_and_labels_not_at_all(data, tmp_path):
+    prepare(data, tmp_path, quality=95)
+    frames, direct = RecordFrames(tmp_path, "train"), open_frames("folders", data, "train")
+    for number in range(5):
+        image, label = frames.read(number)
+        expected, expected_label = direct.read(number)
+        np.testing.assert_array_equal(label, expected_label)
+        assert 0 < np.abs(image.astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [((0, 301), (0, 467)), ((128, 256), (0, 1)), ((127, 129), (383, 385)), ((300, 301), (1, 466)),
+     ((5, 5), (0, 9))],
+)  # fmt: skip
+def test_any_region_is_that_of_the_file(data, tmp_path_factory, rows, columns):
+    out = tmp_path_factory.getbasetemp() / "regions"
+    prepare(data, out)
+    image, label = RecordFrames(out, "train").read(3, slice(*rows), slice(*columns))
+    whole, whole_label = open_frames("folders", data, "train").read(3)
+    place = (slice(*rows), slice(*columns))
+    if rows[0] < rows[1]:
+        np.testing.assert_array_equal(image, whole[place])
+        np.testing.assert_array_equal(label, whole_label[place])
+    else:
+        assert image.size == label.size == 0
+
+
+def test_the_files_are_mxnets_own_format(data, tmp_path):
+    prepare(data, tmp_path)
+    rec = mx.recordio.MXIndexedRecordIO(
+        str(tmp_path / "train-0000.idx"), str(tmp_path / "train-0000.rec"), "r"
+    )
+    assert rec.keys == list(range(5 * 3 * 4))
+    header, payload = mx.recordio.unpack(rec.read_idx(12))  # the second frame's first tile
+    pixels = cv2.imdecode(np.frombuffer(payload[: header.id2], np.uint8), cv2.IMREAD_COLOR)
+    expected = cv2.imread(str(data / "images/train/01.png"))[:128, :128]
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_the_cache_keeps_to_its_limit(data):
+    class Counting(FileFrames):
+        reads = 0
+
+        def read(self, *args):
+            self.reads += 1
+            return super().read(*args)
+
+    one = HW[0] * HW[1] * 4
+    frames = Counting(find_samples("folders", data, "train"))
+    cached = CachedFrames(frames, 2 * one + one // 2)
+    for _ in range(3):
+        for number in range(5):
+            cached.read(number, slice(0, 10), slice(0, 10))
+    assert frames.reads == 2 + 3 * 3
+    assert sum(a.nbytes + b.nbytes for a, b in cached._kept.values()) == 2 * one
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
+def test_a_damaged_record_is_named(data, tmp_path, damage):
+    prepare(data, tmp_path, quality=90)
+    rec = tmp_path / "train-0000.rec"
+    content = bytearray(rec.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    rec.write_bytes(content[:-500] if damage == "cut" else content)
+    if damage == "lose":
+        rec.with_suffix(".idx").unlink()
+    with pytest.raises(DataError, match=r"train-0000\.rec"):
+        frames = RecordFrames(tmp_path, "train")
+        for number in range(5):
+            frames.read(number)
+    manifest = packing.json.loads((tmp_path / "train.frames.json").read_text())
+    assert packing.damaged_shards(tmp_path, manifest) == ([] if damage == "lose" else [rec.name])
+
+
+def test_an_unpacked_split_is_an_error_that_lists_the_packed_ones(data, tmp_path):
+    prepare(data, tmp_path)
+    with pytest.raises(DataError, match="split 'val' is not packed in it; found train"):
+        open_frames("folders", tmp_path, "val")
+
+
+def test_a_second_pack_does_nothing_and_other_settings_are_refused(data, tmp_path):
+    prepare(data, tmp_path)
+    assert prepare(data, tmp_path) == 0
+    with pytest.raises(DataError, match="already packed, with other settings"):
+        prepare(data, tmp_path, quality=90)
+
+
+def test_too_little_room_is_said_before_anything_is_written(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    with pytest.raises(DataError, match=r"takes about 0\.0 GB, and 0\.0 GB are free"):
+        prepare(data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_file_leaves_no_half_shard(data, tmp_path):
+    root = write_frames(tmp_path / "data", 2)
+    (root / "labels/train/01.png").write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match=r"labels/train/01\.png"):
+        prepare(root, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_killed_pack_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    data = write_frames(tmp_path / "data", 12)
+    monkeypatch.setattr(packing, "FRAMES_PER_SHARD", 2)
+    prepare(data, tmp_path / "whole")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
+        "from tools import packing;"
+        "from data_iter.frames import FileFrames; import time;"
+        "from data_iter.datasets import find_samples; packing.FRAMES_PER_SHARD = 2;"
+        "s = find_samples('folders', Path(sys.argv[2]), 'train');"
+        "packing.pack(s, FileFrames(s), Path(sys.argv[3]), 'train', None,"
+        "             lambda n: time.sleep(0.3))"
+    )
+    out = tmp_path / "out"
+    killed = subprocess.Popen([sys.executable, "-c", code, str(PROJECT), str(data), str(out)])
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(".*.json"))) < 2 and time.monotonic() < deadline:
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (out / "train.frames.json").exists()
+    packed = prepare(data, out)
+    assert 0 < packed < 12
+    assert contents(out) == contents(tmp_path / "whole")
