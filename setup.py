@@ -5,7 +5,15 @@ on NumPy are held at the last releases seen to work with it. ``requirements.txt`
 package, also the indirect ones, for each supported Python; ``make`` installs with it.
 """
 
+import sys
+
 from setuptools import setup
+
+if not (3, 9) <= sys.version_info < (3, 12):  # pip itself would go on to build an old NumPy
+    sys.exit(
+        "MXNet 1.9.1 needs Python 3.9, 3.10 or 3.11, and this is "
+        f"{sys.version_info[0]}.{sys.version_info[1]}: make an environment with one of those"
+    )
 
 # MXNet 1.9.1 looks for the CUDA 11 libraries on the loader's path only and bundles none;
 # train/machine.py loads these.
@@ -40,6 +48,7 @@ setup(
         "opencv-python==4.10.0.84",
         "pandas==2.1.4",  # for gluoncv, which leaves it open
         "portalocker>=2.8",
+        "protobuf>=4",
         "psutil>=5.9",
         "pycocotools>=2.0.7",
         "pydensecrf2==1.1",  # pydensecrf itself does not build on Python 3.11

@@ -18,6 +18,7 @@ IMPORT_NAMES = {
     "Pillow": "PIL",
     "PyYAML": "yaml",
     "opencv-python": "cv2",
+    "protobuf": "google",
     "pydensecrf2": "pydensecrf",
 }
 
@@ -242,3 +243,14 @@ def test_help_lists_the_targets(project):
     text = project("help")[0].stdout
     for target in ("help", "demo", "test", "lint", "format", "check", "bench"):
         assert f"make {target} " in text
+
+
+@pytest.mark.parametrize("version", [(3, 8, 18), (3, 12, 1)])
+def test_pip_with_another_python_gets_one_sentence(version):
+    code = f"import sys, setuptools; sys.version_info = {version}; exec(open('setup.py').read())"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("MXNet 1.9.1 needs Python 3.9, 3.10 or 3.11, and this is 3.")
+    assert process.stderr.count("\n") == 1
