@@ -1,0 +1,215 @@
+"""How fast crops come: a plain loader, direct, prepared and cached mode, on 2048x1024 frames."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+import psutil
+
+from configs.datasets import load_dataset
+from configs.schema import Data, Network
+from data_iter.crops import CropReader
+from data_iter.datasets import LAYOUTS, find_samples
+from data_iter.frames import FileFrames, open_frames
+from data_iter.segmentation_iter import SegmentationIter
+from tools.packing import pack
+
+FRAMES = 24
+FRAME_HW = (1024, 2048)
+NOISE = 2.4  # grey levels of a camera; it makes PNGs of 3.4 MB as those of Cityscapes
+BATCH = 4
+SECONDS = 4.0  # of each measurement
+PLANS = {544: "12fold", 880: "7fold"}  # crop side: plan of sections 4.1.1 and 4.1.2
+JPEG_QUALITY = 95
+
+
+def rows(args: Namespace) -> list[dict]:
+    """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
+
+    ``..._memory`` is the process's peak, ``..._growth`` what it grew by after its first batches.
+    """
+    sides, threads = getattr(args, "sides", (544, 880)), getattr(args, "threads", (1, 2))
+    frames, seconds = getattr(args, "frames", FRAMES), getattr(args, "seconds", SECONDS)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_frames(root / "frames", frames)
+        samples = find_samples("cityscapes", root / "frames", "train")
+        source = FileFrames(samples, LAYOUTS["cityscapes"].read_label)
+        for name, quality in (("png", None), ("jpeg", JPEG_QUALITY)):
+            pack(samples, source, root / name, "train", quality)
+        found = []
+        for side in sides:
+            measures = _measures(root, side, threads)
+            results: dict[str, list[tuple]] = {name: [] for name in measures}
+            for _ in range(args.runs):
+                for name, measure in measures.items():
+                    results[name].append(measure(seconds))
+            plain = f"data_naive_{side}_2processes"
+            found += _rows(results, plain)
+    return found
+
+
+def _rows(results: dict[str, list[tuple[float, float, float]]], plain: str) -> list[dict]:
+    found = []
+    for name, measured in results.items():
+        rates, peaks, growth = zip(*measured)
+        ratios = [one / other[0] for one, other in zip(rates, results[plain])]
+        for suffix, value, unit, ratio_to, ratio in (
+            ("", median(rates), "samples/s", plain, median(ratios)),
+            ("_memory", max(peaks), "MB", "", None),
+            ("_growth", max(growth), "MB", "", None),
+        ):
+            found.append({
+                "name": name + suffix, "value": value, "unit": unit, "ratio_to": ratio_to,
+                "ratio": ratio, "runs": len(measured),
+            })  # fmt: skip
+    return found
+
+
+def _measures(root: Path, side: int, threads: tuple[int, ...]) -> dict[str, Callable]:
+    """Name the things to measure: functions of seconds -> (samples/s, peak MB, growth MB)."""
+    measures: dict[str, Callable] = {
+        f"data_naive_{side}_2processes": lambda seconds: _naive(root / "frames", side, seconds)
+    }
+    for count in threads:
+        for mode, folder, cache_mb in (
+            ("direct", "frames", 0),
+            ("prepared_png", "png", 0),
+            ("prepared_jpeg", "jpeg", 0),
+            ("cached", "frames", 1 << 20),
+        ):
+            measures[f"data_{mode}_{side}_{count}threads"] = (
+                lambda seconds, f=folder, m=cache_mb, c=count: _apart(
+                    _iterate, root / f, m, side, c, seconds
+                )
+            )
+    return measures
+
+
+def write_frames(root: Path, count: int) -> None:
+    """Write smooth scenes with a camera's noise, and labels of blocks, as Cityscapes has them."""
+    random = np.random.default_rng(0)
+    folders = [root / "leftImg8bit/train/town", root / "gtFine/train/town"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    size = FRAME_HW[::-1]
+    for number in range(count):
+        scene = cv2.resize(
+            random.integers(0, 256, (32, 64, 3), np.uint8), size, interpolation=cv2.INTER_CUBIC
+        )
+        noisy = np.clip(scene + random.normal(0, NOISE, scene.shape), 0, 255).astype(np.uint8)
+        blocks = random.integers(0, 34, (16, 32), np.uint8)
+        label = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
+        name = f"town_{number:06d}_000019"
+        cv2.imwrite(str(folders[0] / f"{name}_leftImg8bit.png"), noisy)
+        cv2.imwrite(str(folders[1] / f"{name}_gtFine_labelIds.png"), label)
+
+
+def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float):
+    data, dataset = Data(), load_dataset("cityscapes")
+    reader = CropReader(
+        open_frames("cityscapes", root, "train", cache_mb=cache_mb),
+        label_lut=dataset.label_lut,
+        ignore_id=dataset.ignore_id,
+        mean_rgb=Network().mean_rgb,
+        crop_hw=(side, side),
+        patches=PLANS[side],
+        patch_hw=data.patch_hw,
+        patch_stride=data.patch_stride,
+        scales=data.scales,
+        mirror=True,
+        seed=0,
+    )
+    batches = SegmentationIter(reader, BATCH, 2, 4, threads=threads)
+    if cache_mb:  # the first epoch fills it
+        for number in range(len(reader._frames)):
+            reader._frames.read(number)
+    for _ in range(2 * batches._queue):  # what was prepared before the clock starts doesn't count
+        batches.next()
+    count, before, start = 0, _memory(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        try:
+            batches.next()
+        except StopIteration:
+            batches.reset()
+            continue
+        count += BATCH
+    rate = count / (time.perf_counter() - start)
+    after = _memory()
+    batches.close()
+    return rate, _peak(), after - before
+
+
+def _memory() -> float:
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _naive(root: Path, side: int, seconds: float) -> tuple[float, ...]:
+    """Run the plain loader in two processes that share nothing and send only counts back."""
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=_naive_worker, args=(root, side, seconds, seed, barrier, queue))
+        for seed in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    found = [queue.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    return tuple(map(sum, zip(*found)))
+
+
+def _naive_worker(root: Path, side: int, seconds: float, seed: int, barrier, queue) -> None:
+    cv2.setNumThreads(1)
+    random = np.random.default_rng(seed)
+    mean, scales = np.array(Network().mean_rgb), Data().scales
+    samples = find_samples("cityscapes", root, "train")
+    barrier.wait()
+    count, before, start = 0, _memory(), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        sample = samples[random.integers(len(samples))]
+        naive_crop(sample, side, random, mean, scales)
+        count += 1
+    rate = count / (time.perf_counter() - start)
+    queue.put((rate, _peak(), _memory() - before))
+
+
+def naive_crop(sample, side: int, random: np.random.Generator, mean: np.ndarray, scales):
+    """Decode the whole frame, resize it whole, then crop and convert as float64."""
+    scale = scales[random.integers(len(scales))]
+    image = cv2.cvtColor(cv2.imread(str(sample.image)), cv2.COLOR_BGR2RGB)
+    label = cv2.imread(str(sample.label), cv2.IMREAD_UNCHANGED)
+    image = cv2.resize(image, None, fx=scale, fy=scale)
+    label = cv2.resize(label, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    top, left = (int(random.integers(max(length - side, 0) + 1)) for length in label.shape)
+    image, label = (
+        image[top : top + side, left : left + side],
+        label[top : top + side, left : left + side],
+    )
+    if random.random() < 0.5:
+        image, label = image[:, ::-1], label[:, ::-1]
+    image_out, label_out = np.zeros((3, side, side)), np.full((side, side), 255.0)
+    height, width = label.shape
+    image_out[:, :height, :width] = (image.astype(np.float64) - mean).transpose(2, 0, 1)
+    label_out[:height, :width] = label
+    return image_out, label_out
+
+
+def _apart(function: Callable, *args):
+    """Call in a process of its own, so that its memory is its own too."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)

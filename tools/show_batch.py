@@ -1,0 +1,112 @@
+"""Show what a network is fed: the very crops of a config, their labels drawn over them.
+
+    python tools/show_batch.py --config configs/duc_hdc.cfg --data-root DIR --out batch.png
+
+Rows are samples: the crop, and the crop under its label, which is unpacked from the cells that the
+loss sees. Ignored pixels are dark.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: make the project importable, and only the project
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from train.runtime import command  # isort: skip  # sets thread counts before anything loads
+
+import argparse
+
+import cv2
+import mxnet as mx
+import numpy as np
+
+from configs.datasets import DatasetSpec, load_dataset
+from configs.errors import ConfigError
+from configs.loader import load_config
+from configs.schema import Config
+from data_iter.cells import unpack_scores
+from data_iter.crops import CropReader
+from data_iter.frames import open_frames
+from data_iter.segmentation_iter import SegmentationIter
+from train.files import atomic_write
+
+COLUMNS = 4  # samples side by side, two pictures each
+GAP = 6  # pixels of white between pictures
+
+
+@command
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("batch.png"), help="default: batch.png")
+    parser.add_argument("--epoch", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=0, help="of the epoch, from 0")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    args = parser.parse_args(argv)
+
+    config = load_config(args.config, args.set)
+    dataset = load_dataset(config.data.dataset)
+    batches = open_batches(config, dataset, args.data_root)
+    if args.epoch < 0 or not 0 <= args.batch < len(batches):
+        batches.close()
+        raise ConfigError(f"--batch {args.batch}: an epoch has batches 0 to {len(batches) - 1}")
+    batches.seek(args.epoch, args.batch)
+    batch = batches.next()
+    batches.close()
+    grid = draw(batch, config, dataset)
+    with atomic_write(args.out) as file:
+        cv2.imwrite(str(file), grid[:, :, ::-1])
+    print(f"{args.out}: batch {args.batch} of epoch {args.epoch}, {len(batch.index)} crops")
+    return 0
+
+
+def open_batches(config: Config, dataset: DatasetSpec, root: Path) -> SegmentationIter:
+    """Open the training batches of a config."""
+    data = config.data
+    reader = CropReader(
+        open_frames(dataset.layout, root, data.train_split, dataset.home),
+        label_lut=dataset.label_lut,
+        ignore_id=dataset.ignore_id,
+        mean_rgb=config.network.mean_rgb,
+        crop_hw=data.crop_hw,
+        patches=data.patches,
+        patch_hw=data.patch_hw,
+        patch_stride=data.patch_stride,
+        scales=data.scales,
+        mirror=data.mirror,
+        seed=config.experiment.seed,
+    )
+    return SegmentationIter(
+        reader, config.solver.batch_size, *config.network.cell_layout, data.threads, queue=1
+    )
+
+
+def draw(batch: mx.io.DataBatch, config: Config, dataset: DatasetSpec) -> np.ndarray:
+    """Draw a batch as a grid (H, W, 3) uint8 RGB."""
+    cell, block = config.network.cell_layout
+    feature_hw = tuple(side // (cell * block) for side in config.data.crop_hw)
+    packed = batch.label[0].asnumpy().astype(np.uint8)
+    labels = unpack_scores(packed, feature_hw, block).repeat(cell, 1).repeat(cell, 2)
+    colours = dataset.palette[labels]
+    mean = np.asarray(config.network.mean_rgb, np.float32)
+    pixels = batch.data[0].asnumpy().transpose(0, 2, 3, 1) + mean
+    images = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    over = np.where(
+        (labels == dataset.ignore_id)[..., None], images // 3, images // 2 + colours // 2
+    ).astype(np.uint8)
+    pictures = np.concatenate([images, over], axis=2)
+    pictures = np.pad(pictures, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    columns = min(COLUMNS, len(pictures))
+    empty = -len(pictures) % columns
+    pictures = np.pad(pictures, ((0, empty), (0, 0), (0, 0), (0, 0)), constant_values=255)
+    rows = [np.hstack(list(row)) for row in np.split(pictures, len(pictures) // columns)]
+    return np.vstack(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
