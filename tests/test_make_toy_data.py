@@ -186,6 +186,8 @@ def test_what_is_there_already_is_never_touched(cityscapes, tmp_path, capsys):
     error = capsys.readouterr().err
     assert str(tmp_path) in error and "something else" in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+    assert generate(tmp_path / "holiday.jpg", COMMON) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def make(out: Path, settings: dict) -> bool:
     marker = out / MARKER
     if marker.is_file() and marker.read_text(encoding="utf-8") == json.dumps(settings):
         return False
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give another --out")
+    if out.is_dir() and any(out.iterdir()):
         held = "toy data made with other settings" if marker.is_file() else "something else"
         raise DataError(f"{out}: holds {held}; remove it or give another --out")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from train.files import atomic_write
-from train.run_dir import build_symbol
+from train.params import build_symbol
 
 BYTES = 4  # of a float32
 COPIES = 3  # training keeps weights, gradients and momentum

@@ -19,12 +19,8 @@ VEGETATION, TERRAIN, SKY, PERSON, CAR, BUS = 21, 22, 23, 24, 26, 28
 
 LANE = 3.2  # metres
 SIDEWALK_WIDTH = 2.6
-GROUP_PIXELS = (
-    5  # an object lower than this belongs to a group: its id without an instance number
-)
-SUPERSAMPLE = (
-    3  # odd, so that a pixel's centre is a sample of its own: the label is taken there
-)
+GROUP_PIXELS = 5  # an object lower than this belongs to a group: its id without an instance number
+SUPERSAMPLE = 3  # odd, so that a pixel's centre is a sample of its own: the label is taken there
 NEAR = 1.5  # metres; nothing is drawn nearer to the camera
 FAR = 130.0
 HAZE = 260.0  # metres at which 1 - 1/e of a colour is lost to the sky
@@ -53,9 +49,7 @@ class Camera(NamedTuple):
 
     def enlarged(self, factor: int) -> Camera:
         """Return the same view with ``factor`` times as many rows and columns."""
-        grow = np.array(
-            [[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]]
-        )
+        grow = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
         return Camera(grow @ self.matrix, (self.hw[0] * factor, self.hw[1] * factor))
 
 
@@ -92,9 +86,7 @@ class Canvas:
         self.image = np.zeros((*self.camera.hw, 3), np.uint8)
         self.ids = np.full(self.camera.hw, SKY, np.int32)
         overcast = rng.uniform(0, 1)
-        self.sky = (1 - overcast) * np.array([110, 160, 220]) + overcast * np.array(
-            [205, 208, 212]
-        )
+        self.sky = (1 - overcast) * np.array([110, 160, 220]) + overcast * np.array([205, 208, 212])
         self.instances: dict[int, int] = {}
 
     def hazy(self, colour: np.ndarray, z: float) -> np.ndarray:
@@ -102,17 +94,11 @@ class Canvas:
         clear = np.exp(-z / HAZE)
         return np.clip(clear * np.asarray(colour) + (1 - clear) * self.sky, 0, 255)
 
-    def polygon(
-        self, points: np.ndarray, colour: np.ndarray, ids: int | None = None
-    ) -> None:
+    def polygon(self, points: np.ndarray, colour: np.ndarray, ids: int | None = None) -> None:
         """Fill world points (N, 3); without ``ids`` it is paint on the object drawn before."""
         points = np.asarray(points, float)
-        pixels = np.round(np.clip(self.camera.project(points), -1e4, 1e4)).astype(
-            np.int32
-        )
-        cv2.fillPoly(
-            self.image, [pixels], self.hazy(colour, points[:, 2].mean()).tolist()
-        )
+        pixels = np.round(np.clip(self.camera.project(points), -1e4, 1e4)).astype(np.int32)
+        cv2.fillPoly(self.image, [pixels], self.hazy(colour, points[:, 2].mean()).tolist())
         if ids is not None:
             cv2.fillPoly(self.ids, [pixels], ids)
 

@@ -121,27 +121,19 @@ def ground(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     for mask in markings(street, rng, across, z):
         colour[on_road & mask] = WHITE * 0.92
     grain = np.random.default_rng(rng.integers(2**32)).normal(1, 0.05, (256, 256))
-    colour *= grain[(z * 8).astype(int) % 256, (across * 8).astype(int) % 256][
-        ..., None
-    ]
-    if (
-        rng.random() < 0.6
-    ):  # buildings on one side keep the sun out, up to a line along the street
+    colour *= grain[(z * 8).astype(int) % 256, (across * 8).astype(int) % 256][..., None]
+    if rng.random() < 0.6:  # buildings on one side keep the sun out, up to a line along the street
         line = rng.uniform(street.left, street.right)
         colour[(across < line) == (rng.random() < 0.5)] *= 0.65
     clear = np.exp(-z / HAZE)[..., None]
     canvas.image[:] = np.clip(clear * colour + (1 - clear) * canvas.sky, 0, 255)
     canvas.ids[near], canvas.ids[walk], canvas.ids[on_road] = TERRAIN, SIDEWALK, ROAD
     rows = np.linspace(0.75, 1.05, len(z))[:, None, None]
-    canvas.image[:] = np.where(
-        near[..., None], canvas.image, np.clip(canvas.sky * rows, 0, 255)
-    )
+    canvas.image[:] = np.where(near[..., None], canvas.image, np.clip(canvas.sky * rows, 0, 255))
     return on_road & (np.abs(across) < LANE / 2), kerb
 
 
-def markings(
-    street: Street, rng: np.random.Generator, across: np.ndarray, z: np.ndarray
-):
+def markings(street: Street, rng: np.random.Generator, across: np.ndarray, z: np.ndarray):
     """Masks of the paint on the road: lane lines, and at times a zebra crossing."""
     if street.marked:
         for lane in range(street.lanes + 1):
@@ -230,9 +222,7 @@ def traffic(canvas: Canvas):
         while z < 95:
             yield (
                 z,
-                place(
-                    bus if rng.random() < 0.1 else car, (lane - street.ego_lane) * LANE
-                ),
+                place(bus if rng.random() < 0.1 else car, (lane - street.ego_lane) * LANE),
             )
             z += rng.uniform(12, 45)
     for across in (street.left + street.kerb / 2, street.right - street.kerb / 2):
@@ -268,9 +258,7 @@ def weather(image: np.ndarray, ids: np.ndarray, rng: np.random.Generator) -> np.
         strength[labels == label] = share
     texture = np.zeros(ids.shape, np.float32)
     for octave in (2, 4, 12):
-        coarse = rng.normal(
-            0, 1, (-(-ids.shape[0] // octave), -(-ids.shape[1] // octave))
-        )
+        coarse = rng.normal(0, 1, (-(-ids.shape[0] // octave), -(-ids.shape[1] // octave)))
         texture += cv2.resize(coarse.astype(np.float32), ids.shape[::-1]) * 0.6
     lit = image * (1 + strength * texture)[..., None]
     if rng.random() < 0.5:

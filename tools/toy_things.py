@@ -48,9 +48,7 @@ def car(canvas: Canvas, x: float, z: float) -> None:
 def bus(canvas: Canvas, x: float, z: float) -> None:
     """A bus: the same shape, larger."""
     rng, ids = canvas.rng, canvas.instance(BUS, 3.1, z)
-    paint = np.array(
-        ((200, 160, 40), (190, 60, 50), (220, 220, 220))[rng.integers(3)], float
-    )
+    paint = np.array(((200, 160, 40), (190, 60, 50), (220, 220, 220))[rng.integers(3)], float)
     vehicle(canvas, x, z, ids, paint, width=2.5, length=10.5, waist=1.5, roof=3.1)
 
 
@@ -63,9 +61,7 @@ def vehicle(canvas: Canvas, x, z, ids, paint, width, length, waist, roof) -> Non
     ]
     canvas.polygon(shade, DARK)
     for right in (-half + 0.15, half - 0.15):
-        canvas.facing(
-            x, z, rectangle(right - 0.12, right + 0.12, 0, 0.4), DARK * 0.7, ids
-        )
+        canvas.facing(x, z, rectangle(right - 0.12, right + 0.12, 0, 0.4), DARK * 0.7, ids)
     slope = 0.25 * (length < 6)
     cabin = (width * 0.96, width * (0.96 - slope))
     canvas.box(x, (z + 0.4, z + length * 0.75), cabin, (waist - 0.2, roof), paint, ids)
@@ -80,9 +76,7 @@ def vehicle(canvas: Canvas, x, z, ids, paint, width, length, waist, roof) -> Non
     canvas.box(x, (z, z + length), (width, width), (0.28, waist), paint * 0.95, ids)
     lamp = np.array((235, 230, 205) if front else (190, 25, 25))
     for right in (-half + 0.2, half - 0.2):
-        canvas.facing(
-            x, z, rectangle(right - 0.16, right + 0.16, waist - 0.25, waist - 0.1), lamp
-        )
+        canvas.facing(x, z, rectangle(right - 0.16, right + 0.16, waist - 0.25, waist - 0.1), lamp)
     canvas.facing(x, z, rectangle(-0.25, 0.25, 0.42, 0.54), WHITE)
 
 
@@ -91,14 +85,10 @@ def person(canvas: Canvas, x: float, z: float) -> None:
     rng = canvas.rng
     size = rng.uniform(1.1, 1.9)
     ids, step = canvas.instance(PERSON, size, z), rng.uniform(0.03, 0.16)
-    trousers, coat = (
-        CLOTHES[rng.integers(len(CLOTHES))] * rng.uniform(0.7, 1.1) for _ in range(2)
-    )
+    trousers, coat = (CLOTHES[rng.integers(len(CLOTHES))] * rng.uniform(0.7, 1.1) for _ in range(2))
     for foot in (-step, step):
         leg = [(foot - 0.07, 0), (foot + 0.07, 0), (0.1, 0.5), (-0.1, 0.5)]
-        canvas.facing(
-            x, z, [(r * size / 1.75, u * size) for r, u in leg], trousers, ids
-        )
+        canvas.facing(x, z, [(r * size / 1.75, u * size) for r, u in leg], trousers, ids)
     torso = [
         (-0.17, 0.46),
         (0.17, 0.46),
@@ -130,11 +120,7 @@ def tree(canvas: Canvas, x: float, z: float) -> None:
             rng.normal(0, crown * 0.45),
             stem + crown + rng.normal(0, crown * 0.4),
         )
-        lit = (
-            0.75
-            + 0.25 * np.clip((up - stem) / (2 * crown), 0, 1)
-            + rng.uniform(-0.1, 0.1)
-        )
+        lit = 0.75 + 0.25 * np.clip((up - stem) / (2 * crown), 0, 1) + rng.uniform(-0.1, 0.1)
         canvas.facing(
             x,
             z,
