@@ -1,6 +1,10 @@
 /* A stand-in for the NVIDIA driver library, to try GPU set-ups on machines without one.
 
-   gcc -shared -fPIC -o libcuda.so.1 fake_cuda.c
+   The tests build it for themselves. To try the real mxnet-cu112 by hand (4 GB installed):
+
+     make .venv-cu112/installed-cu112 VENV=.venv-cu112 BUILD=cu112
+     gcc -shared -fPIC -o /tmp/libcuda.so.1 tests/fake_cuda.c
+     LD_LIBRARY_PATH=/tmp .venv-cu112/bin/python tools/env.py
 
    FAKE_GPUS lists the compute capabilities of its GPUs, as in FAKE_GPUS=75,90; none by default.
    What mxnet-cu112 links to besides exists and fails, which is enough to compute on the CPU. */
