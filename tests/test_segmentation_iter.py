@@ -1,6 +1,7 @@
 """The iterator on real files: equal for any thread count, exact, errors that name the file."""
 
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -136,6 +137,78 @@ def test_shapes_are_described_as_delivered(root):
     assert [d.shape for d in batches.provide_label] == [batch.label[0].shape] == [(4, 24 * 28)]
 
 
+def test_parts_differ_by_one_at_most_and_give_equally_many_batches(root):
+    indices, lengths = [], []
+    for part in range(4):
+        iterator = SegmentationIter(crops(root), 1, 1, 1, num_parts=4, part_index=part)
+        found = sum((b[2] for b in epoch(iterator)), [])
+        lengths.append(len(found))
+        indices.append(set(found))
+        iterator.close()
+    assert lengths == [3, 3, 3, 3]  # a part of two repeats one, so that none waits for the others
+    assert sorted(len(part) for part in indices) == [2, 2, 2, 3]
+    assert set.union(*indices) == set(range(9))
+    with pytest.raises(ValueError, match="part_index 4"):
+        SegmentationIter(crops(root), 1, 1, 1, num_parts=4, part_index=4)
+    with pytest.raises(DataError, match="9 patches cannot be shared by 10 workers"):
+        SegmentationIter(crops(root), 1, 1, 1, num_parts=10, part_index=0)
+
+
+def test_a_part_is_shuffled_anew_each_epoch(root):
+    iterator = SegmentationIter(crops(root), 1, 1, 1, num_parts=2, part_index=1)
+    orders = []
+    for _ in range(3):
+        orders.append(sum((b[2] for b in epoch(iterator)), []))
+        iterator.reset()
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_a_restored_state_goes_on_where_it_was(root):
+    iterator = SegmentationIter(crops(root, scales=(0.75, 1.5)), 2, 2, 4)
+    iterator.reset()
+    iterator.next()
+    iterator.next()
+    state = iterator.state()
+    rest = epoch(iterator)
+    iterator.reset()
+    following = epoch(iterator)
+    assert state == {"epoch": 1, "batch": 2}
+    again = SegmentationIter(crops(root, scales=(0.75, 1.5)), 2, 2, 4, threads=3)
+    again.seek(**state)
+    assert equal(epoch(again), rest)
+    assert again.state() == {"epoch": 1, "batch": 5}
+    again.reset()
+    assert equal(epoch(again), following)
+
+
+def test_bad_samples_are_replaced_alike_for_any_thread_count(root, caplog):
+    (root / "labels/train/5.png").write_bytes(b"")
+    (root / "images/train/7.png").write_bytes(b"")
+    found = []
+    for threads in (1, 6):
+        reader = crops(root, on_bad_sample="skip", max_bad_share=0.25, scales=(0.5, 1.5))
+        iterator = SegmentationIter(reader, 2, 1, 1, threads=threads)
+        found.append(epoch(iterator))
+        iterator.close()
+        assert reader.bad == {5, 7}
+    assert equal(*found)
+    assert len(found[0]) == 4  # the eight frames that have a readable header
+    blue = {round(float(value)) for images, _, _ in found[0] for value in images[:, 2].max((1, 2))}
+    assert blue <= {number * 20 for number in range(9)} - {100, 140}
+    assert "labels/train/5.png" in caplog.text
+    assert "images/train/7.png" in caplog.text
+
+
+def test_too_many_bad_samples_stop_all_the_same(root):
+    for number in (2, 5, 6):
+        (root / f"labels/train/{number}.png").write_bytes(b"")
+    reader = crops(root, on_bad_sample="skip", max_bad_share=0.25)
+    iterator = SegmentationIter(reader, 2, 1, 1, threads=2)
+    with pytest.raises(DataError, match=r"3 of 9 frames cannot be used.*labels/train/\d\.png"):
+        epoch(iterator)
+    iterator.close()
+
+
 @pytest.mark.parametrize("damage", ["truncate", "size", "value", "missing"])
 def test_a_bad_file_is_named_and_nothing_hangs(root, damage):
     label = root / "labels/train/5.png"
@@ -176,6 +249,28 @@ def test_a_slow_consumer_does_not_fill_the_memory(root):
     assert len(batches._pending) == 3
     batches.next()
     assert len(batches._pending) == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_process_that_waits_for_a_batch(root):
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]);"
+        "from tests.test_segmentation_iter import crops, SegmentationIter;"
+        "from pathlib import Path; r = crops(Path(sys.argv[2]));"
+        "cut = r._cut; r._cut = lambda *a: (time.sleep(0.5), cut(*a))[1];"
+        "b = SegmentationIter(r, 4, 1, 1, threads=2, queue=2); print('ready', flush=True);"
+        "[b.reset() if b.state()['batch'] == len(b) else b.next() for _ in range(10**6)]"
+    )
+    project = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(project), str(root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+    assert "KeyboardInterrupt" in error
 
 
 def test_a_process_that_just_ends_does_not_hang(root):

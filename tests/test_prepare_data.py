@@ -1,0 +1,180 @@
+"""prepare_data.py as a user runs it: what is wrong, why, and the exit code."""
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.datasets import load_dataset
+from tools import prepare_data
+from tools.check_data import OFFICIAL
+
+HW = (40, 56)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Write a small Cityscapes tree of two training frames and one to test on."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 2), ("test", 1)):
+        for number in range(count):
+            name = f"ulm_{number:06d}_000019"
+            image = tmp_path / f"leftImg8bit/{split}/ulm/{name}_leftImg8bit.png"
+            label = tmp_path / f"gtFine/{split}/ulm/{name}_gtFine_labelIds.png"
+            for file in (image, label):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(image), random.integers(0, 256, (*HW, 3), np.uint8))
+            cv2.imwrite(str(label), random.integers(0, 34, HW, np.uint8))
+    return tmp_path
+
+
+def label(root, number=0):
+    return root / f"gtFine/train/ulm/ulm_{number:06d}_000019_gtFine_labelIds.png"
+
+
+def image(root, number=0):
+    return root / f"leftImg8bit/train/ulm/ulm_{number:06d}_000019_leftImg8bit.png"
+
+
+def check(root, capsys, *options):
+    code = prepare_data.main(["--data-root", str(root), "--subset", *options])
+    return code, capsys.readouterr().out
+
+
+def test_a_right_data_set_is_found_right_and_left_as_it_is(root, capsys):
+    before = {file: file.read_bytes() for file in root.rglob("*.png")}
+    code, out = check(root, capsys)
+    assert code == 0
+    assert "nothing is wrong" in out
+    assert "40x56: 2" in out
+    assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
+
+
+def test_counts_are_held_against_the_official_ones(root, capsys):
+    assert prepare_data.main(["check", "--data-root", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "split train: found 2 images, officially 2975" in out
+    assert "split test: found 1 images, officially 1525" in out
+    assert OFFICIAL["voc", "train_aug"] == (10582,)
+
+
+def turn(root):
+    picture = Image.open(image(root)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(image(root), exif=exif)
+
+
+WRONG = {
+    "gone": (lambda r: label(r).unlink(), "no label; expected .*labelIds.png"),
+    "cut": (lambda r: image(r).write_bytes(image(r).read_bytes()[:-99]), "not a whole image file"),
+    "size": (lambda r: cv2.imwrite(str(label(r)), np.zeros((40, 55), np.uint8)), "label is 55x40"),
+    "turned": (
+        lambda r: cv2.imwrite(str(label(r)), np.zeros(HW[::-1], np.uint8)),
+        "was one of the two rotated",
+    ),
+    "exif": (turn, r"EXIF rotation \(orientation 6\)"),
+    "colour": (lambda r: cv2.imwrite(str(label(r)), np.zeros((*HW, 3), np.uint8)), "colour mask"),
+    "mask": (lambda r: cv2.imwrite(str(label(r)), np.eye(*HW, dtype=np.uint8) * 255), "0/255"),
+    "jpeg": (
+        lambda r: label(r).write_bytes(cv2.imencode(".jpg", np.zeros(HW, np.uint8))[1].tobytes()),
+        "must be a PNG; JPEG",
+    ),
+    "trainids": (
+        lambda r: [
+            cv2.imwrite(str(label(r, n)), np.arange(40 * 56, dtype=np.uint16).reshape(HW)
+                        .__mod__(19).astype(np.uint8)) for n in (0, 1)
+        ],
+        "train ids where labelIds are expected",
+    ),
+    "void": (
+        lambda r: [cv2.imwrite(str(label(r, n)), np.zeros(HW, np.uint8)) for n in (0, 1)],
+        "every pixel would be ignored",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_said_with_its_cause(root, capsys, kind):
+    damage, reason = WRONG[kind]
+    damage(root)
+    code, out = check(root, capsys)
+    assert code == 1
+    assert re.search(reason, out.replace("\n", " ")), out
+
+
+def test_the_histogram_has_a_row_for_each_value(root, capsys):
+    cv2.imwrite(str(label(root, 0)), np.full(HW, 7, np.uint8))
+    cv2.imwrite(str(label(root, 1)), np.full(HW, 26, np.uint8))
+    _, out = check(root, capsys, "--split", "train")
+    rows = {line.split("│")[2].strip(): line for line in out.splitlines() if line.count("│") == 4}
+    assert "50.000" in rows["road"]
+    assert "50.000" in rows["car"]
+    assert "0.000" in rows["sky"]
+
+
+@pytest.mark.parametrize("options", [["--data-root", "nowhere"], ["--dataset", "citiscapes"]])
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, capsys, options):
+    code = prepare_data.main(["check", "--data-root", str(tmp_path), *options])
+    assert code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_pack_then_check_the_pack(root, capsys):
+    out = root / "packed"
+    options = ["pack", "--data-root", str(root), "--out", str(out), "--jpeg", "90"]
+    assert prepare_data.main(options) == 0
+    assert "train: 2 frames, 2 of them packed now" in capsys.readouterr().out
+    assert json.loads((out / "train.frames.json").read_text())["jpeg_quality"] == 90
+    assert prepare_data.main(["check", "--data-root", str(out)]) == 0
+    rec = out / "train-0000.rec"
+    rec.write_bytes(rec.read_bytes()[:-1] + b"x")
+    assert prepare_data.main(["check", "--data-root", str(out)]) == 1
+    assert "train-0000.rec: damaged or missing" in capsys.readouterr().out
+    shutil.rmtree(out)
+    assert prepare_data.main([*options, "--jpeg", "0"]) == 2
+
+
+def test_coco_instances_become_voc_labels(tmp_path, capsys):
+    def square(top, left, side):
+        right, bottom = left + side, top + side
+        return [[left, top, right, top, right, bottom, left, bottom]]
+
+    instances = [
+        (1, 63, square(2, 2, 10), 0),  # couch -> sofa 18
+        (1, 18, square(7, 7, 10), 0),  # dog 12, over a corner of the couch
+        (1, 90, square(20, 20, 5), 0),  # toothbrush: background
+        (2, 90, square(2, 2, 5), 0),
+    ]
+    annotations = {
+        "images": [
+            {"id": i, "file_name": f"{i:012d}.jpg", "height": 30, "width": 41} for i in (1, 2)
+        ],
+        "categories": [{"id": 63, "name": "couch"}, {"id": 18, "name": "dog"},
+                       {"id": 90, "name": "toothbrush"}],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": category, "segmentation": polygon,
+             "iscrowd": crowd, "area": 1, "bbox": [0, 0, 1, 1]}
+            for n, (image, category, polygon, crowd) in enumerate(instances, start=1)
+        ],
+    }  # fmt: skip
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(annotations))
+    (tmp_path / "val2017").mkdir()
+    cv2.imwrite(str(tmp_path / "val2017/000000000001.jpg"), np.zeros((30, 41, 3), np.uint8))
+    out = tmp_path / "out"
+    options = ["--data-root", str(tmp_path), "--split", "val2017", "--out", str(out)]
+    assert prepare_data.main(["coco", *options]) == 0
+    assert "1 images" in capsys.readouterr().out
+    expected = np.zeros((30, 41), np.uint8)
+    expected[2:12, 2:12] = 18
+    expected[7:17, 7:17] = 12
+    expected[7:12, 7:12] = 255
+    found = cv2.imread(str(out / "labels/val2017/000000000001.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(found, expected)
+    assert cv2.imread(str(out / "images/val2017/000000000001.jpg")).shape == (30, 41, 3)
+    assert load_dataset("voc").label_lut[18] == 18
