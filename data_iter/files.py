@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from .errors import DataError
+from .png import SIGNATURE as PNG_SIGNATURE
+from .png import upper_rows
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -27,9 +28,15 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def read_bgr(path: Path) -> np.ndarray:
-    """As :func:`read_image`, in OpenCV's own channel order: one pass over the image less."""
-    return decode(path, read_bytes(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def read_bgr(path: Path, rows: int | None = None) -> np.ndarray:
+    """As :func:`read_image`, in OpenCV's own channel order: one pass over the image less.
+
+    At least the first ``rows`` rows are returned; it may be all.
+    """
+    encoded = read_bytes(path)
+    if rows is not None:
+        encoded = upper_rows(encoded, rows) or encoded
+    return decode(path, encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def read_label(path: Path) -> np.ndarray:

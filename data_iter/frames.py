@@ -83,10 +83,10 @@ class FileFrames:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a region as (image BGR, label)."""
         sample = self._samples[number]
-        image, label = self.read_bgr(number), self._read_label(sample.label)
-        if label.shape != image.shape[:2]:
-            raise DataError(_other_size(sample, label.shape, image.shape[:2]))
-        return image[rows, columns], label[rows, columns]
+        label, hw = self._read_label(sample.label), self.hw(number)
+        if label.shape != hw:
+            raise DataError(_other_size(sample, label.shape, hw))
+        return read_bgr(sample.image, rows.stop)[rows, columns], label[rows, columns]
 
     def read_bgr(self, number: int) -> np.ndarray:
         """Return a whole image without its label, which a test split has not."""
