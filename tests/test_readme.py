@@ -1,0 +1,39 @@
+"""The README stays true: commands, options, configs and files that it names are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.schema import SECTIONS
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", README)))
+
+
+@pytest.mark.parametrize(("file", "arguments"), COMMANDS)
+def test_a_command_exists_and_knows_its_options(file, arguments):
+    source = (PROJECT / file).read_text()
+    for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments):
+        assert f'"{option}"' in source, option
+
+
+def test_every_experiment_has_a_row():
+    names = {file.stem for file in (PROJECT / "configs").glob("*.cfg")}
+    rows = names - {"base", "toy", "camvid"}
+    assert len(rows) > 20
+    assert rows <= set(re.findall(r"`(\w+)`", README))
+
+
+def test_every_key_that_it_sets_exists():
+    keys = set(re.findall(r"\b((?:experiment|network|data|solver)\.[a-z_]+)\b", README))
+    assert keys
+    for key in keys:
+        section, name = key.split(".")
+        assert name in {field for field in SECTIONS[section].__dataclass_fields__}, key
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (PROJECT / target).exists(), target
