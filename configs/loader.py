@@ -1,7 +1,8 @@
 """Read a ``.cfg`` file, its base and overrides into a checked :class:`configs.schema.Config`.
 
-INI syntax without interpolation; keys keep their case; ``#`` begins a comment. ``[experiment] base``
-names a file, relative to the one that says it, whose values this one overrides.
+INI syntax without interpolation; keys keep their case; ``#`` begins a comment.
+``[experiment] base`` names a file, relative to the one that says it, whose values
+this one overrides.
 """
 
 from __future__ import annotations

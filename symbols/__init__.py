@@ -53,7 +53,7 @@ def get_symbol(
     Returns
     -------
     Symbol
-        Input ``data`` (N, 3, H, W) float32, RGB minus the mean, H and W multiples of ``downsample``;
+        Input ``data`` (N, 3, H, W) float32, RGB minus mean, H and W multiples of ``downsample``;
         input ``seg_loss_label`` (N, block * block * h * w), train ids packed as the scores are;
         output ``seg_loss_output`` (N, L, block * block * h * w), softmax over the classes.
 

@@ -1,7 +1,7 @@
 """From features to the scores of every class: the head and the decoders (paper, section 3.1).
 
 DUC's scores are (N, classes, block * block * h * w) for features (N, C, h, w): class outermost,
-then the row and the column of a prediction within its feature pixel's block, then the feature pixel.
+then row and column of a prediction within its feature pixel's block, then the feature pixel.
 Deconvolution's are (N, classes, H * W), row by row.
 """
 

@@ -1,7 +1,7 @@
 """The encoder: ResNet (He et al. 2015) with dilated stages 4 and 5 (paper, section 3.2).
 
-Layer names are those of the authors' released checkpoints, so that their parameters fit. As there, a
-bottleneck's stride sits on its first 1x1 convolution and the 3x3/2 max-pool is not padded; the
+Layer names are those of the authors' released checkpoints, so that their parameters fit. As there,
+a bottleneck's stride sits on its first 1x1 convolution and the 3x3/2 max-pool is not padded; the
 GluonCV relatives that differ (stride on the 3x3, padded pool) are options.
 """
 
@@ -72,7 +72,7 @@ class Layers:
 def stem(
     layers: Layers, data: mx.sym.Symbol, kind: str, width: float, pool_pad: int
 ) -> mx.sym.Symbol:
-    """Quarter-size features: one 7x7/2 convolution or three 3x3 (section 4.1.4), then max-pool/2."""
+    """Quarter-size features: a 7x7/2 convolution or three 3x3 (section 4.1.4), then max-pool."""
     if kind == "7x7":
         body = layers.conv_bn(data, channels(64, width), 7, "conv1_7x7_s2", stride=2)
     else:
@@ -127,8 +127,8 @@ def resnet(
     """Features (N, 2048 * width, H / downsample, W / downsample) of images (N, 3, H, W).
 
     ``dilations`` are the rates of the blocks of stages 4 and 5 at downsample 8. At downsample 4
-    stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride that
-    is reset to 1 doubles the dilation of all subsequent layers).
+    stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride
+    that is reset to 1 doubles the dilation of all subsequent layers).
     """
     finer = 8 // downsample
     rates = ((1,) * units[0], (1,) * units[1], *dilations)

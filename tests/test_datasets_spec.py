@@ -1,4 +1,4 @@
-"""Class tables: the official values, and one sentence that names file and field for each mistake."""
+"""Class tables: the official values, and a sentence with file and field for each mistake."""
 
 import numpy as np
 import pytest

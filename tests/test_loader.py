@@ -1,4 +1,4 @@
-"""Configuration files: values of the paper, inheritance, and one clear sentence for each mistake."""
+"""Configuration files: values of the paper, inheritance, and a sentence for each mistake."""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ def test_every_key_that_it_sets_exists():
     assert keys
     for key in keys:
         section, name = key.split(".")
-        assert name in {field for field in SECTIONS[section].__dataclass_fields__}, key
+        assert name in SECTIONS[section].__dataclass_fields__, key
 
 
 def test_every_link_leads_somewhere():
