@@ -20,7 +20,7 @@ from PIL import Image
 from data_iter.errors import DataError
 from train.files import atomic_write
 
-from .score_files import in_threads
+from .parallel import in_threads
 from .submissions import Benchmark
 
 Reader = Callable[[], bytes]

@@ -36,8 +36,9 @@ from data_iter.files import read_label, read_size
 from tools.archives import SubmissionError, check_archive, write_archive
 from tools.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.score_classes import values_kind
-from tools.score_files import files, frame_name, in_threads, index
-from tools.score_kitti import read_confidence, road_class, road_frame
+from tools.parallel import in_threads
+from tools.score_files import files, frame_name, index
+from tools.score_kitti import read_confidence, road_class, road_frame, road_maps
 from tools.submissions import BENCHMARKS
 
 Pictures = dict[str, Callable[[], np.ndarray]]
@@ -63,10 +64,7 @@ def label_pictures(dataset: DatasetSpec, predictions: Path, values: str | None) 
 
 def road_pictures(dataset: DatasetSpec, predictions: Path, samples: list[Sample]) -> Pictures:
     """Find a folder's road maps; each callable reads one as confidences from above, (800, 400)."""
-    found = index(
-        [*files(predictions, "*.png"), *files(predictions, "*.npz")],
-        lambda file: road_frame(file.stem),
-    )
+    found = road_maps(predictions)
     if not found:
         raise DataError(f"{predictions}: no predictions (*.png, *.npz) in it")
     images = {sample.name: sample.image for sample in samples}

@@ -18,7 +18,8 @@ from data_iter.errors import DataError
 from train.metrics import mean_score
 
 from .score_classes import FrameCounts, count_pixels, or_none, read_pair, summary, values_kind
-from .score_files import Pair, in_threads
+from .parallel import in_threads
+from .score_files import Pair
 
 # Mean pixels per instance in the training set (cityscapesScripts, args.avgClassSize).
 AVERAGE_SIZE = {

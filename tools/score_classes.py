@@ -21,7 +21,8 @@ from data_iter.files import read_label
 from data_iter.labels import ranges, to_train_ids
 from train.metrics import iou, joint_histogram, mean_score, pixel_accuracy
 
-from .score_files import Pair, in_threads
+from .parallel import in_threads
+from .score_files import Pair
 
 
 class FrameCounts(NamedTuple):

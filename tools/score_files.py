@@ -1,20 +1,12 @@
-"""Pair label files with predictions, and work through the pairs in threads."""
+"""Pair label files with predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
-
-from rich.console import Console
-from rich.progress import track
+from typing import NamedTuple
 
 from data_iter.errors import DataError
-from train.machine import allowed_cores
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 CITYSCAPES_TRUTHS = ("_gtFine_labelIds.png", "_gtCoarse_labelIds.png")
 
@@ -28,7 +20,11 @@ class Pair(NamedTuple):
 
 
 def find_pairs(
-    layout: str, ground_truth: Path, predictions: Path, names: Sequence[str] | None = None
+    layout: str,
+    ground_truth: Path,
+    predictions: Path,
+    names: Sequence[str] | None = None,
+    suffix: str = ".png",
 ) -> list[Pair]:
     """Find the prediction of every label file, sorted by name.
 
@@ -40,6 +36,8 @@ def find_pairs(
         them. Any other: ``NAME.png`` directly in both folders.
     names : sequence of str, optional
         Only these frames.
+    suffix : str
+        Of predictions: ``.npz`` for probability maps.
 
     Raises
     ------
@@ -52,10 +50,10 @@ def find_pairs(
             (file for suffix in CITYSCAPES_TRUTHS for file in files(ground_truth, f"**/*{suffix}")),
             frame_name,
         )
-        found = index(files(predictions, "**/*.png"), frame_name)
+        found = index(files(predictions, f"**/*{suffix}"), frame_name)
     else:
         truths = index(files(ground_truth, "*.png"), lambda file: file.stem)
-        found = index(files(predictions, "*.png"), lambda file: file.stem)
+        found = index(files(predictions, f"*{suffix}"), lambda file: file.stem)
     if not truths:
         expected = f"*{CITYSCAPES_TRUTHS[0]}" if layout == "cityscapes" else "*.png"
         raise DataError(f"{ground_truth}: no label files ({expected}) in it")
@@ -119,22 +117,6 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise DataError(f"{path}: an empty list")
     return names
-
-
-def in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], what: str, threads: int | None = None
-) -> list[Result]:
-    """Apply ``work`` to all items, results in their order; a terminal shows how far it is.
-
-    OpenCV decodes images, and NumPy does most of its work, outside the interpreter lock.
-    """
-    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
-        results = pool.map(work, items)  # the first exception cancels what has not begun
-        console = Console(stderr=True)
-        hidden = not console.is_terminal
-        return list(
-            track(results, what, len(items), console=console, transient=True, disable=hidden)
-        )
 
 
 def _count(names: Sequence[str]) -> str:

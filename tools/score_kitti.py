@@ -25,7 +25,8 @@ from .kitti_bev import BEV_HW, read_calibration, to_bev
 
 from .probabilities import PROBABILITY_SCALE, read_probabilities
 from .score_classes import or_none
-from .score_files import Pair, files, in_threads, index, match
+from .parallel import in_threads
+from .score_files import Pair, files, index, match
 
 CATEGORIES = ("um_lane", "um_road", "umm_road", "uu_road")
 URBAN = CATEGORIES[1:]  # the overall score: all road frames together
@@ -46,10 +47,7 @@ def find_kitti_pairs(
     )
     if not truths:
         raise DataError(f"{ground_truth}: no label files (gt_image_2/*_road_*.png) in it")
-    found = index(
-        [*files(predictions, "*.png"), *files(predictions, "*.npz")],
-        lambda file: road_frame(file.stem),
-    )
+    found = road_maps(predictions)
     if not any(name.startswith("um_lane_") for name in found):
         truths = {name: file for name, file in truths.items() if not name.startswith("um_lane_")}
     return match(truths, found, predictions, names and [road_frame(name) for name in names])
@@ -140,6 +138,15 @@ def category_scores(counts: np.ndarray) -> dict[str, Any]:
         "fpr": or_none(float(wrong[best] / negatives) if negatives else float("nan")),
         "fnr": float((positives - hits[best]) / positives),
         "threshold": best,
+    }
+
+
+def road_maps(folder: Path) -> dict[str, Path]:
+    """Find each frame's map: ``.png`` confidences, ``.npz`` probabilities where both are."""
+    return {
+        name: file
+        for suffix in ("png", "npz")
+        for name, file in index(files(folder, f"*.{suffix}"), lambda f: road_frame(f.stem)).items()
     }
 
 

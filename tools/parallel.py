@@ -1,0 +1,63 @@
+"""Work through a list on all cores, in threads or in processes; a terminal shows how far it is."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from train.errors import RunError
+from train.machine import allowed_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], what: str, threads: int | None = None
+) -> list[Result]:
+    """Apply ``work`` to all items; results in their order. The first exception ends it.
+
+    OpenCV decodes images, and NumPy does most of its work, outside the interpreter lock.
+    """
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
+        return list(_shown(pool.map(work, items), what, len(items)))
+
+
+def in_processes(
+    work: Callable[[Item], Result], items: Sequence[Item], what: str, jobs: int | None = None
+) -> Iterator[tuple[Item, Result]]:
+    """Apply ``work``, which holds the interpreter lock, to all items; yields each when done.
+
+    ``work`` is a function of a module (or a partial of one); items and results are pickled.
+
+    Raises
+    ------
+    RunError
+        A process was killed, most likely for want of memory.
+    """
+    # Forking this process would copy locks that its threads hold.
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(min(jobs or allowed_cores(), max(len(items), 1)), context)
+    try:
+        of_future = {pool.submit(work, item): item for item in items}
+        for future in _shown(as_completed(of_future), what, len(items)):
+            yield of_future.pop(future), future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            f"{what}: a process was killed (out of memory?); fewer --jobs need less"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _shown(results: Iterable[Result], what: str, total: int) -> Iterable[Result]:
+    console = Console(stderr=True)
+    return track(
+        results, what, total, console=console, transient=True, disable=not console.is_terminal
+    )
