@@ -122,11 +122,33 @@ class Solver:
         2.34, "of Xavier(gaussian, in) for new layers (release)", at_least=0
     )
     init_from: str = key("", "run folder or .params whose parameters start this run")
+    freeze: tuple[str, ...] = key(
+        (), "patterns of parameters to leave as they are: conv1_*,conv2_*"
+    )
+    backbone_lr_mult: float = key(1.0, "multiplies lr of the encoder's parameters", at_least=0)
+    head_lr_mult: float = key(1.0, "multiplies lr of the head's and decoder's", at_least=0)
+    kvstore: str = key(
+        "dist_sync",
+        "how several workers' gradients meet (train/launch.py); one worker has none",
+        choices=("dist_sync", "dist_device_sync", "dist_async"),
+    )
     checkpoint_every: int = key(
         0, "iterations between checkpoints beside the epochs'; 0: none", at_least=0
     )
     keep_checkpoints: int = key(3, "newest checkpoints that are kept, beside the best", at_least=1)
     log_every: int = key(20, "iterations between lines of the log", at_least=1)
+
+
+@dataclass(frozen=True)
+class Crf:
+    """Fully connected CRF on top of a prediction (section 4.1.3; the energy of DeepLab, its [3])."""
+
+    sigma_alpha: float = key(15.0, "pixels: reach of the kernel of place and colour", at_least=0.01)
+    sigma_beta: float = key(3.0, "of 0..255: its tolerance of other colours", at_least=0.01)
+    sigma_gamma: float = key(1.0, "pixels: reach of the kernel of place alone", at_least=0.01)
+    w1: float = key(3.0, "weight of the kernel of place and colour", at_least=0)
+    w2: float = key(3.0, "weight of the kernel of place alone", at_least=0)
+    iterations: int = key(10, "mean-field steps (DeepLab: 10)", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -137,6 +159,7 @@ class Config:
     network: Network = dataclasses.field(default_factory=Network)
     data: Data = dataclasses.field(default_factory=Data)
     solver: Solver = dataclasses.field(default_factory=Solver)
+    crf: Crf = dataclasses.field(default_factory=Crf)
 
 
 SECTIONS: dict[str, type] = {
@@ -144,6 +167,7 @@ SECTIONS: dict[str, type] = {
     "network": Network,
     "data": Data,
     "solver": Solver,
+    "crf": Crf,
 }
 
 

@@ -53,7 +53,7 @@ def test_learning_rate_is_the_papers_polynomial(run):
 
 
 def test_run_folder_holds_what_prediction_and_repetition_need(run, root):
-    names = {file.name for file in run.iterdir()}
+    names = {file.name for file in run.rglob("*") if file.is_file()}
     assert {"config.cfg", "dataset.yaml", "model-symbol.json", "log.jsonl", "train.log"} <= names
     assert load_config(run / "config.cfg") == load_config(root / "tiny.cfg")
     assert str(root) not in (run / "config.cfg").read_text()
@@ -99,12 +99,15 @@ def test_only_the_newest_and_the_best_are_kept(root):
 
 
 def test_a_second_training_does_not_touch_a_folder(run, root):
-    before = {file: file.read_bytes() for file in run.iterdir()}
+    def contents():
+        return {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+    before = contents()
     ended = training.train(root, run)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "not empty" in ended.stderr
-    assert {file: file.read_bytes() for file in run.iterdir()} == before
+    assert contents() == before
 
 
 def broken(root, tmp_path):

@@ -43,6 +43,8 @@ class Progress:
     best_miou: float | None = None
     batches: int = 0  # of an epoch
     devices: int = 0
+    workers: int = 1
+    exploded: int = 0  # latest iterations in a row whose loss was much too high
 
 
 def save(
@@ -139,7 +141,10 @@ def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Arrays:
         )
     if _digest(path) != expected["sha256"]:
         raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
-    return mx.nd.load(str(path)) or {}  # a file of no arrays reads as a list
+    try:
+        return mx.nd.load(str(path)) or {}  # a file of no arrays reads as a list
+    except mx.base.MXNetError:
+        raise RunError(f"{path}: not an MXNet parameter file") from None
 
 
 def _digest(path: Path) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
+from fnmatch import fnmatch
 
 import mxnet as mx
 
 from configs.schema import Solver
 
-from .params import Params
+from .errors import RunError
+from .params import HEAD, Params
+from .workers import Workers
 
 log = logging.getLogger("train")
 
@@ -33,7 +35,16 @@ class TrainingModule:
     params : tuple of dict
         Arguments and auxiliary states.
     state : dict
-        As :meth:`state` returns it; empty at the start of training.
+        What :meth:`state` and :meth:`statistics` return; empty at the start of training.
+    workers : Workers
+        The other processes that train the same network.
+    iterations, done : int
+        Of the whole run, and before this start.
+
+    Raises
+    ------
+    RunError
+        A pattern of ``solver.freeze`` matches no parameter.
     """
 
     def __init__(
@@ -45,37 +56,71 @@ class TrainingModule:
         solver: Solver,
         params: tuple[Params, Params],
         state: Params,
+        workers: Workers,
+        iterations: int,
+        done: int,
     ):
+        self._data, self._label = data, label
+        self._schedule = mx.lr_scheduler.PolyScheduler(iterations, solver.lr, solver.power)
+        self._frozen = _matching(solver.freeze, params[0])
         self._contexts = contexts
-        self._module = mx.mod.Module(
-            symbol, ["data"], ["seg_loss_label"], context=contexts, logger=log
-        )
-        self._module.bind(data, label)
-        self._module.init_params(arg_params=params[0], aux_params=params[1])
-        # The devices keep the momentum, not the key-value store: it belongs into checkpoints.
-        os.environ["MXNET_UPDATE_ON_KVSTORE"] = "0"
+        _multiply_rates(symbol, params[0], solver)
+        self._module = self._bound(symbol, params)
+        options = {
+            "learning_rate": solver.lr,
+            "momentum": solver.momentum,
+            "wd": solver.weight_decay,
+            "clip_gradient": solver.clip_gradient or None,
+            # The loss already is a mean on each device; the gradients of devices and synchronous
+            # workers are summed.
+            "rescale_grad": 1 / len(contexts) / (1 if workers.servers_update else workers.count),
+        }
+        if workers.servers_update:  # they count every worker's update
+            options["lr_scheduler"] = mx.lr_scheduler.PolyScheduler(
+                iterations * workers.count, solver.lr, solver.power
+            )
+            options["begin_num_update"] = done * workers.count
         self._module.init_optimizer(
-            kvstore="device" if len(contexts) > 1 else None,
-            optimizer="sgd",
-            optimizer_params={
-                "learning_rate": solver.lr,
-                "momentum": solver.momentum,
-                "wd": solver.weight_decay,
-                "clip_gradient": solver.clip_gradient or None,
-                # The loss already is a mean on each device; the devices' gradients are summed.
-                "rescale_grad": 1 / len(contexts),
-            },
+            workers.kvstore or ("device" if len(contexts) > 1 else None), "sgd", options
         )
         self._optimizer, self._updater = self._module._optimizer, self._module._updater
-        self._devices = self._module._exec_group.execs
         self._set_state(state)
 
-    def step(self, batch: mx.io.DataBatch, lr: float) -> mx.nd.NDArray:
-        """Train on a batch; return its probabilities (N, L, cells) from before the update."""
-        self._optimizer.lr = lr
+    def _bound(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> mx.mod.Module:
+        module = mx.mod.Module(
+            symbol,
+            ["data"],
+            ["seg_loss_label"],
+            context=self._contexts,
+            fixed_param_names=self._frozen,
+            logger=log,
+        )
+        module.bind(self._data, self._label)
+        module.init_params(arg_params=params[0], aux_params=params[1])
+        self._devices = module._exec_group.execs
+        return module
+
+    def rebind(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> None:
+        """Go on with another graph of the same parameters, and with the momentum."""
+        mx.nd.waitall()
+        module = self._bound(symbol, params)
+        module.borrow_optimizer(self._module)
+        self._module = module
+
+    def step(self, batch: mx.io.DataBatch, iteration: int) -> mx.nd.NDArray:
+        """Train on a batch; return its probabilities (N, L, cells) from before the update.
+
+        ``iteration`` counts from 0.
+        """
+        self._optimizer.lr = self._schedule(iteration)
         self._module.forward_backward(batch)
         self._module.update()
         return self._module.get_outputs()[0]
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self._optimizer.lr
 
     def params(self) -> tuple[Params, Params]:
         """Return arguments and auxiliary states; BN statistics are the mean over the devices."""
@@ -87,26 +132,30 @@ class TrainingModule:
         return {name: weights[name].copyto(mx.cpu()) for name in names}, aux_params
 
     def state(self) -> Params:
-        """Return what going on exactly needs beside the parameters.
+        """Return the momentum as ``momentum:NAME``; it is equal on all devices.
 
-        ``momentum:NAME``, which is equal on all devices, and, where there are several,
-        ``deviceK:NAME``, each device's own BN statistics.
+        Empty before the first step, and where the servers keep it.
         """
         mx.nd.waitall()
         names, count = self._optimizer.idx2name, len(self._contexts)
-        state = {
+        return {
             f"momentum:{names[index]}": value
-            for index, value in self._updater.states.items()
+            for index, value in (self._updater.states.items() if self._updater else ())
             if value is not None and index % count == 0
         }
-        if count > 1:
-            for number, device in enumerate(self._devices):
-                state |= {f"device{number}:{name}": v for name, v in device.aux_dict.items()}
-        return state
+
+    def statistics(self) -> Params:
+        """Return each device's own BN statistics as ``deviceK:NAME``."""
+        mx.nd.waitall()
+        return {
+            f"device{number}:{name}": value
+            for number, device in enumerate(self._devices)
+            for name, value in device.aux_dict.items()
+        }
 
     def _set_state(self, state: Params) -> None:
         for index, name in self._optimizer.idx2name.items():
-            if f"momentum:{name}" in state:
+            if self._updater and f"momentum:{name}" in state:
                 context = self._contexts[index % len(self._contexts)]
                 # A copy: several devices on one CPU would share the array, and update it twice.
                 self._updater.states[index] = state[f"momentum:{name}"].copyto(context)
@@ -115,3 +164,19 @@ class TrainingModule:
             for name, array in device.aux_dict.items():
                 if f"device{number}:{name}" in state:
                     state[f"device{number}:{name}"].copyto(array)
+
+
+def _multiply_rates(symbol: mx.sym.Symbol, names: Params, solver: Solver) -> None:
+    """Put the factors where MXNet's optimisers look for them: in the variables' attributes."""
+    variables = symbol.get_internals()
+    for name in names:
+        factor = solver.head_lr_mult if name.startswith(HEAD) else solver.backbone_lr_mult
+        if factor != 1:
+            variables[name]._set_attr(__lr_mult__=str(factor))
+
+
+def _matching(patterns: tuple[str, ...], names: Params) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise RunError(f"solver.freeze: no parameter matches '{pattern}'")
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]

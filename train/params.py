@@ -15,6 +15,7 @@ from .errors import RunError
 
 log = logging.getLogger("train")
 Params = dict[str, mx.nd.NDArray]
+HEAD = "fc1_"  # begins the names of the head's and the decoder's parameters, and no others
 INPUTS = ("data", "seg_loss_label")
 
 
@@ -124,22 +125,27 @@ def _take_over(params: tuple[Params, Params], source: Path) -> None:
         if not files:
             raise RunError(f"{source}: no parameters in it (model-NNNN.params)")
         file = files[-1]
-    loaded, misfits = 0, []
+    loaded, skipped = set(), []
     for group, found in zip(params, read_params(file)):
         for name, value in found.items():
             if name in group and group[name].shape == value.shape:
                 group[name] = value.astype("float32")
-                loaded += 1
+                loaded.add(name)
             elif name in group:
-                misfits.append(f"{name} is {value.shape} there, {group[name].shape} here")
+                skipped.append(f"{name} is {value.shape} there, {group[name].shape} here")
             else:
-                misfits.append(f"{name} is not in this network")
+                skipped.append(f"{name} is not in this network")
     if not loaded:
-        raise RunError(f"{file}: none of its parameters fits this network; first: {misfits[0]}")
-    total = sum(map(len, params))
-    log.info("%s: loaded %d of this network's %d parameters", file, loaded, total)
-    for misfit in misfits:
-        log.info("  not loaded: %s", misfit)
+        raise RunError(f"{file}: none of its parameters fits this network; first: {skipped[0]}")
+    initialised = [name for group in params for name in group if name not in loaded]
+    log.info(
+        "%s: %d parameters loaded, %d initialised, %d skipped",
+        file, len(loaded), len(initialised), len(skipped),
+    )  # fmt: skip
+    for name in initialised:
+        log.info("  initialised: %s", name)
+    for reason in skipped:
+        log.info("  skipped: %s", reason)
 
 
 def param_shapes(symbol: mx.sym.Symbol, side: int) -> tuple[dict, dict]:

@@ -39,6 +39,7 @@ from .params import Params, build_symbol, read_params
 PARAMS = re.compile(r"model-(\d{4})\.params")
 LOG = "log.jsonl"
 LOCK = ".lock"
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # names that train.files.atomic_write gives
 
 
 class RunDir:
@@ -66,17 +67,21 @@ class RunDir:
         except portalocker.LockException:
             raise RunError(f"{self.path}: another job is training in this folder") from None
         with lock:
+            for file in self.path.glob(".*"):  # what a killed job was writing
+                if TEMPORARY.fullmatch(file.name):
+                    file.unlink()
             if resume and self.begun():
                 self._check_same(config, allow_changes)
             else:
                 self.create(config, dataset)
-            handlers: list[logging.Handler] = [logging.FileHandler(self.path / "train.log")]
-            if not sys.stderr.isatty():  # a terminal has the progress bar instead
-                handlers.append(logging.StreamHandler())
-            logging.basicConfig(
-                level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
-            )
+            _log_to(logging.FileHandler(self.path / "train.log"))
             yield
+
+    @contextmanager
+    def join(self) -> Iterator[None]:
+        """Take part in a job whose rank 0 holds the folder; write nothing in it."""
+        _log_to()
+        yield
 
     def create(self, config: Config, dataset: DatasetSpec) -> None:
         """Write what is known before training; ``RunError`` where the folder holds more."""
@@ -163,6 +168,14 @@ class RunDir:
         if self.log_bytes > length:
             with (self.path / LOG).open("r+b") as file:
                 file.truncate(length)
+
+
+def _log_to(*files: logging.Handler) -> None:
+    # A terminal has the progress bar instead of lines.
+    handlers = [*files, *([] if sys.stderr.isatty() else [logging.StreamHandler()])]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+    )
 
 
 def _commit() -> str | None:

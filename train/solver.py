@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
+import zlib
 from pathlib import Path
 
 import mxnet as mx
@@ -13,13 +15,12 @@ import numpy as np
 from configs.datasets import DatasetSpec
 from configs.schema import Config
 from data_iter import DataError
-from data_iter.crops import CropReader
-from data_iter.frames import Frames, open_frames
-from data_iter.segmentation_iter import SegmentationIter
 
 from . import checkpoint
 from .checkpoint import Progress
+from .data import open_batches, open_split
 from .errors import RunError
+from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
 from .params import build_symbol, initial_params, join_params, split_params
@@ -27,11 +28,9 @@ from .reporter import Reporter
 from .run_dir import RunDir
 from .stop import StopWish
 from .validation import validate
+from .workers import Workers
 
 log = logging.getLogger("train")
-
-# Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
-EXPLODED = 20.0
 
 
 class Solver:
@@ -49,6 +48,8 @@ class Solver:
         Devices; each gets an equal share of every batch.
     run : RunDir
         Where results go.
+    workers : Workers
+        The other processes of a distributed job.
 
     Raises
     ------
@@ -63,43 +64,21 @@ class Solver:
         data_root: Path,
         contexts: list[mx.Context],
         run: RunDir,
+        workers: Workers,
     ):
-        solver, data = config.solver, config.data
-        if solver.batch_size % len(contexts):
+        batch_size = config.solver.batch_size
+        if batch_size % len(contexts):
             raise RunError(
-                f"solver.batch_size {solver.batch_size} cannot be shared equally by "
+                f"solver.batch_size {batch_size} cannot be shared equally by "
                 f"{len(contexts)} devices"
             )
         self.config, self.dataset, self.contexts, self.run = config, dataset, contexts, run
-
-        def frames(split: str, cache_mb: int = 0) -> Frames:
-            return open_frames(dataset.layout, data_root, split, dataset.home, cache_mb)
-
-        self.reader = CropReader(
-            frames(data.train_split, data.cache_mb),
-            label_lut=dataset.label_lut,
-            ignore_id=dataset.ignore_id,
-            mean_rgb=config.network.mean_rgb,
-            crop_hw=data.crop_hw,
-            patches=data.patches,
-            patch_hw=data.patch_hw,
-            patch_stride=data.patch_stride,
-            scales=data.scales,
-            mirror=data.mirror,
-            seed=config.experiment.seed,
-            on_bad_sample=data.on_bad_sample,
-            max_bad_share=data.max_bad_share,
-        )
-        self.val_frames = frames(data.val_split) if data.val_split else None
-        self.batches = SegmentationIter(
-            self.reader,
-            solver.batch_size,
-            *config.network.cell_layout,
-            threads=data.threads,
-            queue=data.queue,
-        )
-        self.iterations = solver.epochs * len(self.batches)
-        self.schedule = mx.lr_scheduler.PolyScheduler(self.iterations, solver.lr, solver.power)
+        self.workers, self._data_root = workers, data_root
+        self.batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
+        self.val_frames = None
+        if config.data.val_split:
+            self.val_frames = open_split(dataset, data_root, config.data.val_split)
+        self.iterations = config.solver.epochs * len(self.batches)
 
     def fit(self, stop: StopWish, allow_changes: bool = False) -> bool:
         """Train until the last epoch, or until ``stop`` has a reason; return whether it is done.
@@ -112,23 +91,40 @@ class Solver:
         RunError
             The data or the devices are not those of the checkpoint, without ``allow_changes``.
         """
-        self.run.note_start(self.contexts, self.config.experiment.seed)
         try:
-            self._start(allow_changes)
-            epochs = self.config.solver.epochs
-            with Reporter(self.run, epochs, self.iterations, self._iteration) as self.reporter:
-                while self.progress.epoch < epochs:
-                    if not (self._train_epoch(stop) and self._end_epoch(stop)):
-                        log.info("stopped by %s after iteration %d; saved",
-                                 stop.reason, self._iteration)  # fmt: skip
-                        return False
-            return True
+            with explained(self.config, self.run.path, self._data_root):
+                self.start(allow_changes)
+                self._train(stop)
         finally:
             self.batches.close()
+        if self.workers.count > 1:
+            digest = zlib.crc32(_content(self.module.params()))
+            log.info(
+                "worker %d of %d: parameters %08x", self.workers.rank, self.workers.count, digest
+            )
+        done = self.progress.epoch >= self.config.solver.epochs
+        if not done:
+            why = stop.reason or "another worker"
+            log.info(
+                "stopped by %s after iteration %d; saved, go on with --resume", why, self._iteration
+            )
+        return done
 
-    def _start(self, allow_changes: bool) -> None:
+    def _train(self, stop: StopWish) -> None:
+        epochs = self.config.solver.epochs
+        run = self.run if self.workers.rank == 0 else None
+        with Reporter(run, epochs, self.iterations, self._iteration) as self.reporter:
+            while self.progress.epoch < epochs:
+                if not (self._train_epoch(stop) and self._end_epoch(stop)):
+                    return
+
+    def start(self, allow_changes: bool = False) -> None:
         """Begin, or go on from the newest checkpoint."""
-        here = {"batches": len(self.batches), "devices": len(self.contexts)}
+        here = {
+            "batches": len(self.batches),
+            "devices": len(self.contexts),
+            "workers": self.workers.count,
+        }
         state: dict[str, mx.nd.NDArray] = {}
         if checkpoint.read_manifest(self.run.path):
             named, state, self.progress = checkpoint.load_newest(self.run.path)
@@ -145,8 +141,26 @@ class Solver:
             self.progress = Progress()
             params = initial_params(self.config, self.dataset)
         self.progress = dataclasses.replace(self.progress, **here)
-        self.run.cut_log(self.progress.log_bytes)
-        self._bind(params, state)
+        self._saved = self._iteration
+        if self.workers.rank == 0:
+            self.run.note_start(self.contexts, self.config.experiment.seed)
+            self.run.cut_log(self.progress.log_bytes)
+        own = f"worker{self.workers.rank}."
+        if self._learns_bn:
+            state |= {key[len(own) :]: v for key, v in state.items() if key.startswith(own)}
+        self.module = TrainingModule(
+            build_symbol(self.config, self.dataset, self._learns_bn),
+            self.contexts,
+            self.batches.provide_data,
+            self.batches.provide_label,
+            self.config.solver,
+            params,
+            state,
+            self.workers,
+            self.iterations,
+            self._iteration,
+        )
+        self._check_equal(params)
 
     @property
     def _iteration(self) -> int:
@@ -157,40 +171,32 @@ class Solver:
     def _learns_bn(self) -> bool:
         return self.progress.epoch < self.config.solver.learn_bn_epochs
 
-    def _bind(self, params: tuple[dict, dict], state: dict) -> None:
-        """Make the module of the current epoch."""
-        self.module = TrainingModule(
-            build_symbol(self.config, self.dataset, self._learns_bn),
-            self.contexts,
-            self.batches.provide_data,
-            self.batches.provide_label,
-            self.config.solver,
-            params,
-            state,
-        )
-
     def _train_epoch(self, stop: StopWish) -> bool:
         """Train what is left of the epoch; False where a wish to stop ended it before."""
         every = self.config.solver.checkpoint_every
         self.batches.seek(self.progress.epoch, self.progress.batch)
         try:
             for batch in self.batches:
-                self._step(batch)
-                if stop.reason:
+                self.step(batch)
+                if self.workers.agree(stop.reason is not None):
                     self._save(f"iteration-{self._iteration:07d}")
                     return False
                 if every and self._iteration % every == 0:
                     self._save(f"iteration-{self._iteration:07d}")
         except DataError:  # a file or the whole folder is gone; what was learnt is not
-            self._save(f"iteration-{self._iteration:07d}")
+            # Several workers can only save together.
+            if self.workers.count == 1 and self._iteration > self._saved:
+                self._save(f"iteration-{self._iteration:07d}")
             raise
         return True
 
-    def _step(self, batch: mx.io.DataBatch) -> None:
+    def step(self, batch: mx.io.DataBatch) -> None:
         """Train on one batch."""
-        progress, lr = self.progress, self.schedule(self._iteration)
-        probabilities = self.module.step(batch, lr)
-        progress.losses.append(self._loss(probabilities, batch, lr))
+        progress = self.progress
+        probabilities = self.module.step(batch, self._iteration)
+        loss = cross_entropy(probabilities, batch.label[0], self.dataset.ignore_id)
+        self._watch_loss(loss, batch)
+        progress.losses.append(loss)
         progress.batch += 1
         self.reporter.step(self.batches.batch_size)
         at_end = progress.batch == len(self.batches)
@@ -200,56 +206,89 @@ class Solver:
                 confusion += np.array(progress.confusion)
             progress.confusion = confusion.tolist()
             loss, miou = float(np.mean(progress.losses)), mean_score(iou(confusion))
-            self.reporter.train(progress.epoch + 1, self._iteration, lr, loss, miou)
+            self.reporter.train(progress.epoch + 1, self._iteration, self.module.lr, loss, miou)
             progress.losses = []
 
     def _end_epoch(self, stop: StopWish) -> bool:
         """Save a finished epoch and validate it; False where a wish to stop ended it before."""
         progress, learnt_bn = self.progress, self._learns_bn
-        name, params = f"model-{progress.epoch + 1:04d}", self.module.params()
-        self._save(name, params)
-        if self.val_frames:
-            scores = validate(
-                self.config, self.dataset, self.val_frames, params, self.contexts[0], stop
-            )
-            if scores is None:
-                return False
-            self.reporter.validation(progress.epoch + 1, scores)
-            progress.val_miou = scores["val_miou"]
-            if progress.best_miou is None or progress.val_miou > progress.best_miou:
-                progress.best, progress.best_miou = name, progress.val_miou
+        name = f"model-{progress.epoch + 1:04d}"
+        params = self._save(name)
+        validates = self.workers.rank == 0 and self.val_frames
+        if validates and not self._validate(name, params, stop):
+            self.workers.agree(True)
+            return False
         progress.epoch, progress.batch, progress.confusion = progress.epoch + 1, 0, []
-        progress.log_bytes = self.run.log_bytes
-        checkpoint.update_newest(self.run.path, progress, self.config.solver.keep_checkpoints)
+        if self.workers.rank == 0:
+            progress.log_bytes = self.run.log_bytes
+            checkpoint.update_newest(self.run.path, progress, self.config.solver.keep_checkpoints)
         if learnt_bn and not self._learns_bn:
-            self._bind(params, self.module.state())
+            self.module.rebind(build_symbol(self.config, self.dataset), params)
+        return not self.workers.agree(stop.reason is not None)
+
+    def _validate(self, name: str, params: tuple[dict, dict], stop: StopWish) -> bool:
+        """Score the epoch; False where a wish to stop ended that early."""
+        progress = self.progress
+        scores = validate(
+            self.config,
+            self.dataset,
+            self.val_frames,
+            params,
+            self.contexts[0],
+            stop,
+            functools.partial(self.reporter.picture, self._iteration),
+        )
+        if scores is None:
+            return False
+        self.reporter.validation(progress.epoch + 1, self._iteration, scores)
+        progress.val_miou = scores["val_miou"]
+        if progress.best_miou is None or progress.val_miou > progress.best_miou:
+            progress.best, progress.best_miou = name, progress.val_miou
         return True
 
-    def _save(self, name: str, params: tuple[dict, dict] | None = None) -> None:
-        self.progress.log_bytes = self.run.log_bytes
-        checkpoint.save(
-            self.run.path,
-            name,
-            join_params(*(params or self.module.params())),
-            self.module.state(),
-            self.progress,
-            self.config.solver.keep_checkpoints,
-        )
-
-    def _loss(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch, lr: float) -> float:
-        """Mean cross-entropy over the batch's valid cells; a loss that is none ends the run."""
-        label = batch.label[0].as_in_context(probabilities.context)
-        valid = label != self.dataset.ignore_id
-        chosen = mx.nd.pick(probabilities, label * valid, axis=1)
-        total = -(mx.nd.log(mx.nd.maximum(chosen, 1e-12)) * valid).sum()
-        loss = float((total / mx.nd.maximum(valid.sum(), 1)).asscalar())
-        if not math.isfinite(loss) or loss > EXPLODED:
-            files = ", ".join(sorted({self.reader.name(int(i)) for i in batch.index}))
-            raise RunError(
-                f"the loss is {loss:g} at iteration {self._iteration + 1}, learning rate {lr:g}; "
-                f"lower solver.lr, or look at the batch's files: {files}"
+    def _save(self, name: str) -> tuple[dict, dict]:
+        """Write a checkpoint and return its parameters; every worker has to call this."""
+        params, state = self.module.params(), self.module.state()
+        self._check_equal(params)
+        several = self.workers.count * len(self.contexts) > 1
+        if self._learns_bn and several:  # each has statistics of its own; the model gets their mean
+            table = self.workers.gather("statistics", self.module.statistics())
+            for rank, own in enumerate(table):
+                state |= {f"worker{rank}.{key}": value for key, value in own.items()}
+            means = self.workers.gather("means", params[1])
+            params = (
+                params[0],
+                {name: sum(own[name] for own in means) / len(means) for name in params[1]},
             )
-        return loss
+        self._saved = self._iteration
+        if self.workers.rank == 0:
+            self.progress.log_bytes = self.run.log_bytes
+            checkpoint.save(
+                self.run.path,
+                name,
+                join_params(*params),
+                state,
+                self.progress,
+                self.config.solver.keep_checkpoints,
+            )
+        return params
+
+    def _check_equal(self, params: tuple[dict, dict]) -> None:
+        """Several synchronous workers must have one progress and one network."""
+        if self.workers.count > 1:
+            place = repr((self.progress.epoch, self.progress.batch, self.progress.batches))
+            self.workers.check_equal("progress or parameters", place.encode() + _content(params))
+
+    def _watch_loss(self, loss: float, batch: mx.io.DataBatch) -> None:
+        """Raise ``RunError`` once the loss is no number, or has been far too high for long."""
+        progress = self.progress
+        progress.exploded = progress.exploded + 1 if loss > EXPLODED else 0
+        if not math.isfinite(loss) or progress.exploded == EXPLODED_FOR:
+            files = ", ".join(sorted({self.batches.reader.name(int(i)) for i in batch.index}))
+            raise RunError(
+                f"the loss is {loss:g} at iteration {self._iteration + 1}, learning rate "
+                f"{self.module.lr:g}; lower solver.lr, or look at the batch's files: {files}"
+            )
 
     def _confusion(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch) -> np.ndarray:
         return confusion_matrix(
@@ -258,3 +297,7 @@ class Solver:
             self.dataset.num_classes,
             self.dataset.ignore_id,
         )
+
+
+def _content(params: tuple[dict, dict]) -> bytes:
+    return b"".join(params[0][name].asnumpy().tobytes() for name in sorted(params[0]))

@@ -42,4 +42,5 @@ class StopWish:
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
-        signal.signal(number, self._before[number])  # a second one ends at once
+        if number == signal.SIGINT:  # batch systems repeat the others
+            signal.signal(number, self._before[number])  # a second Ctrl-C ends at once

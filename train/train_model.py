@@ -1,10 +1,9 @@
 """Train a network of the paper.
 
   python train/train_model.py --config configs/duc_hdc.cfg --data-root /data/cityscapes
-  python train/train_model.py --config configs/duc_hdc.cfg --data-root /data/cityscapes --resume
   python train/train_model.py --config configs/duc_hdc.cfg --print-config
 
-SIGTERM, SIGUSR1, Ctrl-C and --time-limit save and end with exit code 75: "start me again".
+SIGTERM, SIGUSR1, Ctrl-C and --time-limit save and end with exit code 75: --resume goes on.
 """
 
 import sys
@@ -46,15 +45,13 @@ def main(argv=None) -> int:
     dataset = load_dataset(config.data.dataset)
     if args.data_root is None:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
-    from train.run_dir import RunDir  # MXNet takes seconds to load
-    from train.solver import Solver
-    from train.stop import SAVED, StopWish
+    from train.session import train  # MXNet takes seconds to load
 
-    run = RunDir(args.out or Path("runs") / args.config.stem)
-    solver = Solver(config, dataset, args.data_root, contexts(args.gpus, args.cpus), run)
-    opened = run.open(config, dataset, args.resume, args.allow_changes)
-    with StopWish(args.time_limit) as stop, opened:
-        return 0 if solver.fit(stop, args.allow_changes) else SAVED
+    out = args.out or Path("runs") / args.config.stem
+    return train(
+        config, dataset, args.data_root, out, contexts(args.gpus, args.cpus),
+        resume=args.resume, allow_changes=args.allow_changes, time_limit=args.time_limit,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

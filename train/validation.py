@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mxnet as mx
@@ -16,6 +17,7 @@ from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
 from .params import Params, build_symbol
 from .segmenter import Segmenter
 from .stop import StopWish
+from .tensorboard import PICTURES, strip
 
 
 def validate(
@@ -25,8 +27,12 @@ def validate(
     params: tuple[Params, Params],
     context: mx.Context,
     stop: StopWish,
+    show: Callable[[str, np.ndarray], None],
 ) -> dict[str, Any] | None:
     """Predict every frame at its own size, single scale, and score it at full resolution.
+
+    ``show`` gets the name and a strip (h, 3 * w, 3) uint8 RGB of the first few: image, label and
+    prediction.
 
     Returns
     -------
@@ -43,6 +49,8 @@ def validate(
         bgr, label = frames.read(number)
         truth = to_train_ids(label, dataset.label_lut, frames.name(number))
         predicted = segmenter.labels(bgr[:, :, ::-1])
+        if number < PICTURES:
+            show(f"validation/{number}", strip(bgr[:, :, ::-1], truth, predicted, dataset.palette))
         confusion += confusion_matrix(truth, predicted, dataset.num_classes, dataset.ignore_id)
     classes = iou(confusion)
     return {

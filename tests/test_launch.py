@@ -1,0 +1,240 @@
+"""Distributed jobs, real processes on the loopback: equal to one worker, resumed, never hung."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import training
+
+from configs.errors import ConfigError
+from train import launch
+from train.node import BEAT
+
+LAUNCH = training.PROJECT / "train/launch.py"
+BY_HAND = training.PROJECT / "train/by_hand.sh"
+SAVED = 75
+LAST = "model-0002.params"
+# Frozen BN and a mean over all pixels: then two workers are exactly one with twice the batch.
+FROZEN = (
+    "--set=solver.learn_bn_epochs=0", "--set=solver.normalization=fixed",
+    "--set=solver.init_magnitude=0.7",
+)  # fmt: skip
+SHORT = ("--set=solver.epochs=2", "--set=solver.batch_size=2", "--set=data.scales=1")
+ENDLESS = "--set=solver.epochs=5000"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return training.write_frames(tmp_path_factory.mktemp("frames"))
+
+
+def options(root, out, *more):
+    return training.command(root, out, *more)[2:]
+
+
+def job(root, out, *more, launcher=()):
+    """Run a job of two workers and a server to its end."""
+    command = [sys.executable, LAUNCH, "-n", "2", "-s", "1", *launcher, "--"]
+    return subprocess.run(
+        [*command, *options(root, out, *more)],
+        cwd=root, env=training.environment(), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def start_job(root, out, *more):
+    command = [sys.executable, LAUNCH, "-n", "2", "-s", "1", "--", *options(root, out, *more)]
+    return subprocess.Popen(
+        command, cwd=root, env=training.environment(), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for_iteration(process, out):
+    """Wait until the job trains; return its processes by (role, rank)."""
+    while process.poll() is None:
+        if (out / "log.jsonl").is_file() and "iteration" in (out / "log.jsonl").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(process.communicate()[0])
+    members = {}
+    for child in psutil.Process(process.pid).children():
+        environment = child.environ()
+        members[environment["DMLC_ROLE"], int(environment["DMLC_RANK"])] = child
+    return members
+
+
+def digests(folder):
+    """What each worker logged about its parameters at the end."""
+    found = [re.findall(r"parameters (\w{8})", f.read_text()) for f in folder.glob("worker-*.log")]
+    return [lines[-1] for lines in found]
+
+
+def distance(first, second):
+    assert first.keys() == second.keys()
+    return max(float(np.abs(first[key] - second[key]).max()) for key in first)
+
+
+# ---- the arithmetic
+
+
+@pytest.mark.slow
+def test_two_workers_over_ssh_equal_one_with_twice_the_batch(root, tmp_path, monkeypatch):
+    """`ssh HOST COMMAND` is a stand-in that runs the command here, in a shell as sshd does."""
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text('#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"\nexec sh -c "$4"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    (tmp_path / "hosts.txt").write_text("node-a  # the first\nnode-b\n")
+    two = job(
+        root, tmp_path / "two", *FROZEN, *SHORT,
+        launcher=("--hostfile", tmp_path / "hosts.txt", "--interface", "lo"),
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    assert sorted((ssh.parent / "hosts").read_text().split()) == ["node-a", "node-a", "node-b"]
+    first, second = digests(tmp_path / "two.logs")
+    assert first == second
+    assert "warning" not in two.stderr
+
+    one = training.train(root, tmp_path / "one", *FROZEN, *SHORT, solver__batch_size=4)
+    half = training.train(root, tmp_path / "half", *FROZEN, *SHORT, "--set=solver.epochs=1")
+    assert one.returncode == half.returncode == 0, one.stderr + half.stderr
+    parameters = training.arrays(tmp_path / "two", LAST)
+    assert distance(parameters, training.arrays(tmp_path / "one", LAST)) < 1e-5
+    control = training.arrays(tmp_path / "half", "model-0001.params")  # as many iterations
+    assert distance(parameters, control) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_stopped_and_resumed_job_equals_one_started_by_hand(root, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    learning = ("--set=solver.learn_bn_epochs=1", *SHORT)
+    by_hand = subprocess.run(
+        [BY_HAND, *options(root, tmp_path / "unbroken", *learning)],
+        cwd=root, env=training.environment() | {"PYTHON": sys.executable, "ROOT_PORT": port},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert by_hand.returncode == 0, by_hand.stderr
+
+    process = start_job(root, tmp_path / "out", *learning)
+    wait_for_iteration(process, tmp_path / "out")
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == SAVED, output
+    resumed = job(root, tmp_path / "out", *learning, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    expected = training.arrays(tmp_path / "unbroken", LAST)
+    assert training.same(training.arrays(tmp_path / "out", LAST), expected)
+    assert training.log(tmp_path / "out") == training.log(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_asynchronous_workers_train_and_resume(root, tmp_path):
+    kind = ("--set=solver.kvstore=dist_async", *SHORT)
+    stopped = job(root, tmp_path / "out", *kind, "--time-limit", "0")
+    assert stopped.returncode == SAVED, stopped.stderr
+    resumed = job(root, tmp_path / "out", *kind, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    losses = [record["loss"] for record in training.log(tmp_path / "out") if "loss" in record]
+    assert losses[-1] < losses[0]
+
+
+# ---- what goes wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "member, number, kind, expected",
+    [
+        (("worker", 1), signal.SIGKILL, "dist_sync", "worker 1 was killed by SIGKILL"),
+        (("server", 0), signal.SIGKILL, "dist_async", "server 0 was killed by SIGKILL"),
+        (("scheduler", 0), signal.SIGKILL, "dist_device_sync", "scheduler 0 was killed by SIGKILL"),
+        (("worker", 1), signal.SIGSTOP, "dist_sync", "worker 1 hangs"),
+    ],
+    ids=["dead worker", "dead server", "dead scheduler", "hung worker"],
+)
+def test_a_lost_process_ends_the_job(root, tmp_path, member, number, kind, expected):
+    process = start_job(root, tmp_path / "out", ENDLESS, f"--set=solver.kvstore={kind}")
+    members = wait_for_iteration(process, tmp_path / "out")
+    assert len(members) == 4
+    members[member].send_signal(number)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 2
+    assert expected in output
+    assert f"{member[0]}-{member[1]}.log" in output
+    assert not any(child.is_running() for child in members.values())
+
+
+@pytest.mark.slow
+def test_a_mistake_ends_the_job_with_its_sentence(root, tmp_path):
+    wrong = job(root, tmp_path / "out", "--set=solver.batch_size=3", "--cpus", "2")
+    assert wrong.returncode == 2
+    assert "solver.batch_size 3 cannot be shared equally by 2 devices" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_process_ends_when_its_launcher_is_gone():
+    port = str(launch._free_port("127.0.0.1"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", launch.ENTRY], cwd=training.PROJECT,
+        env=training.environment() | {
+            "DMLC_ROLE": "scheduler", "DMLC_RANK": "0", "DMLC_PS_ROOT_URI": "127.0.0.1",
+            "DMLC_PS_ROOT_PORT": port, "DMLC_NUM_WORKER": "1", "DMLC_NUM_SERVER": "1",
+            "DMLC_INTERFACE": "lo", "DMLC_NODE_HOST": "127.0.0.1",
+        },
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == BEAT
+    process.send_signal(signal.SIGTERM)  # servers wait for the workers' last checkpoint
+    assert process.stdout.readline() == BEAT
+    process.stdin.close()
+    assert process.wait(60) == 1
+
+
+# ---- where it listens
+
+
+def test_loopback_is_chosen_and_needs_no_warning():
+    assert launch.find_network(None, [None]) == launch.Network("lo", "127.0.0.1", None)
+
+
+def test_a_warning_where_no_private_interface_is_named(monkeypatch):
+    assert "runs code" in launch.find_network(None, ["127.0.0.1"]).warning
+
+    def addresses():
+        kinds = {"private": "10.1.2.3", "public": "8.8.4.4"}
+        return {k: [SimpleNamespace(family=socket.AF_INET, address=a)] for k, a in kinds.items()}
+
+    monkeypatch.setattr(psutil, "net_if_addrs", addresses)
+    assert launch.find_network("private", ["a"]) == launch.Network("private", "10.1.2.3", None)
+    assert "8.8.4.4" in launch.find_network("public", ["a"]).warning
+    with pytest.raises(ConfigError, match="expected one of private, public"):
+        launch.find_network("eth9", ["a"])
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", "names no machine"),
+        ("a b\n", "one machine's name per line"),
+        ("-oProxy\n", "'-oProxy'"),
+    ],
+)
+def test_a_wrong_hostfile_is_refused(tmp_path, text, expected):
+    file = tmp_path / "hosts.txt"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        launch.read_hosts(file)
+    with pytest.raises(ConfigError, match="no such file"):
+        launch.read_hosts(tmp_path / "missing.txt")

@@ -1,0 +1,107 @@
+"""What one watches a training with: TensorBoard's event files and the learning curves."""
+
+import io
+import json
+import struct
+
+import cv2
+import numpy as np
+import pytest
+import training
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from tools.curves import draw_curves, read_log
+from train.errors import RunError
+from train.tensorboard import PICTURE_HEIGHT, Board, strip
+
+
+def events(folder):
+    """Read event files with nothing but the definition of TFRecord: length, crc, data, crc."""
+    found = []
+    for file in sorted(folder.glob("events.*")):
+        content = file.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_a_training_shows_its_curves_and_what_it_predicts(tmp_path):
+    root = training.write_frames(tmp_path / "data", train=8, val=2, hw=(40, 56))
+    ended = training.train(root, tmp_path / "out", "--set=solver.epochs=2")
+    assert ended.returncode == 0, ended.stderr
+    seen = {}
+    for event in events(tmp_path / "out" / "tensorboard"):
+        for value in event.summary.value:
+            seen.setdefault(value.tag, []).append((event.step, value))
+    records = training.log(tmp_path / "out")
+    for tag in ("lr", "loss", "train_miou"):
+        expected = [(r["iteration"], r[tag]) for r in records if tag in r]
+        found = [(step, value.simple_value) for step, value in seen[tag]]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert [step for step, _ in seen["val_miou"]] == [2, 4]  # two batches of four an epoch
+    pictures = [value.image for number in (0, 1) for _, value in seen[f"validation/{number}"]]
+    assert len(pictures) == 4
+    assert {(p.height, p.width) for p in pictures} == {(40, 3 * 56)}
+    image = np.array(Image.open(io.BytesIO(pictures[0].encoded_image_string)))
+    frame = cv2.imread(str(root / "images/val/00.png"))[:, :, ::-1]
+    np.testing.assert_array_equal(image[:, :56], frame)
+
+
+def test_a_resumed_run_hides_the_events_that_it_repeats(tmp_path):
+    for iteration in (0, 7):
+        board = Board(tmp_path, iteration)
+        board.scalars(iteration + 1, {"loss": 1.0})
+        board.close()
+    starts = [e.step for e in events(tmp_path / "tensorboard") if e.HasField("session_log")]
+    assert sorted(starts) == [1, 8]
+    assert SessionLog.START == 1  # what TensorBoard looks for
+
+
+def test_strips_are_image_truth_and_prediction_and_not_too_high():
+    palette = np.zeros((256, 3), np.uint8)
+    palette[1], palette[2] = (10, 20, 30), (40, 50, 60)
+    truth, predicted = (np.full((3, 5), train_id, np.uint8) for train_id in (1, 2))
+    small = strip(np.full((3, 5, 3), 7, np.uint8), truth, predicted, palette)
+    assert small.shape == (3, 15, 3)
+    assert small[0, ::5].tolist() == [[7, 7, 7], [10, 20, 30], [40, 50, 60]]
+    large = np.zeros((2 * PICTURE_HEIGHT, 100), np.uint8)
+    picture = strip(np.zeros((*large.shape, 3), np.uint8), large, large, palette)
+    assert picture.shape == (PICTURE_HEIGHT, 150, 3)
+
+
+def write_log(run, *records):
+    run.mkdir()
+    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run
+
+
+def test_curves_of_two_runs_are_drawn(tmp_path):
+    runs = [
+        write_log(
+            tmp_path / name,
+            {"epoch": 1, "iteration": 20, "lr": 0.1, "loss": 2.0, "train_miou": 0.1},
+            {"epoch": 1, "val_miou": 0.2, "val_iou": [0.2, None]},
+            {"epoch": 2, "iteration": 40, "lr": 0.05, "loss": scale, "train_miou": 0.3},
+        )
+        for name, scale in (("a", 1.0), ("b", 0.5))
+    ]
+    assert [r["iteration"] for r in read_log(runs[0])] == [20, 20, 40]
+    draw_curves(runs, tmp_path / "both.png")
+    draw_curves(runs[:1], tmp_path / "one.png")
+    both, one = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("both", "one"))
+    assert both.shape == one.shape and both.std() > 0
+    assert not np.array_equal(both, one)
+
+
+@pytest.mark.parametrize(
+    "text, expected", [(None, "has no log.jsonl"), ("", "is empty"), ("{}\n{", "line 2")]
+)
+def test_a_run_without_a_usable_log_is_named(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(RunError, match=expected):
+        draw_curves([tmp_path], tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()

@@ -1,0 +1,74 @@
+"""When training can't go on: a loss that is none, and a machine that has run out of something."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mxnet as mx
+
+from configs.schema import Config
+from data_iter import DataError
+
+from .errors import RunError
+from .params import first_line
+
+# Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
+EXPLODED = 20.0
+EXPLODED_FOR = 10  # iterations in a row; at random a network may well begin so
+SMALLEST = 1e-12  # probability, so that the logarithm stays finite
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MEMORY = ("out of memory", "cudaMalloc", "ALLOC_FAILED", "Failed to allocate", "bad_alloc")
+
+
+def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: int) -> float:
+    """Mean over the batch's valid cells; 0 where there is none.
+
+    Parameters
+    ----------
+    probabilities : NDArray
+        (N, L, cells) float32.
+    label : NDArray
+        (N, cells) train ids as float32.
+    ignore : int
+        Label of cells that do not count.
+    """
+    label = label.as_in_context(probabilities.context)
+    valid = label != ignore
+    chosen = mx.nd.pick(probabilities, label * valid, axis=1)
+    total = -(mx.nd.log(mx.nd.maximum(chosen, SMALLEST)) * valid).sum()
+    # maximum() hides a probability that is NaN; the plain sum does not.
+    spoilt = (chosen != chosen).sum()
+    loss = total / mx.nd.maximum(valid.sum(), 1)
+    return float("nan") if spoilt.asscalar() else float(loss.asscalar())
+
+
+@contextmanager
+def explained(config: Config, run: Path, data_root: Path) -> Iterator[None]:
+    """Say in one sentence what the machine lacks; ``RunError`` takes the place of the exception."""
+    try:
+        yield
+    except mx.base.MXNetError as error:
+        if not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        height, width = config.data.crop_hw
+        raise RunError(
+            f"out of memory ({first_line(error)}): lower solver.batch_size "
+            f"({config.solver.batch_size}) or data.crop_hw ({height},{width}), or use more devices"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise RunError(
+            f"{error.filename or run}: no room to write it ({error.strerror}); the checkpoints in "
+            f"{run} are unharmed: make room, and go on with --resume"
+        ) from None
+    except DataError as error:
+        if data_root.is_dir():
+            raise
+        raise RunError(
+            f"{data_root}: the data folder has vanished ({error}); bring it back, and go on with "
+            "--resume"
+        ) from None
