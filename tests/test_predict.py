@@ -11,8 +11,11 @@ from PIL import Image
 from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
+from data_iter.files import read_image, read_label
 from tools import predict
+from tools.averaging import Averager
 from tools.inference import load_segmenter, overlapped
+from tools.probabilities import read_probabilities
 
 COMMAND = Path(predict.__file__)
 
@@ -71,7 +74,7 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
         assert predict.main([str(tmp_path / "in"), "--model", str(run), "--out", str(out)]) == 0
     found = {p.name: Image.open(p).size[::-1] for p in out.glob("*.png")}
     assert found == {"a.png": (8, 8), "b.png": (41, 30), "c.png": (1, 1)}
-    assert "3 predicted" in capsys.readouterr().out
+    assert "3 segmented" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_predicted(run, tmp_path, capsys):
@@ -137,3 +140,43 @@ def test_overlapping_keeps_order_and_reports_the_failing_item():
     with pytest.raises(ValueError, match="item 3"):
         list(overlapped([1, 2, 3, 4], read, lambda v: v + 1, write))
     assert written == [(1, 10, 11), (2, 20, 21)]
+
+
+def test_parts_share_a_folder_and_resume_skips_what_is_whole(run, tmp_path, capsys):
+    for number in range(5):
+        write_image(tmp_path / "in" / f"{number}.png", (16, 24), number)
+    out = tmp_path / "out"
+    rest = [str(tmp_path / "in"), "--model", str(run), "--out", str(out)]
+    assert predict.main([*rest, "--num-parts", "2", "--part-index", "1"]) == 0
+    assert sorted(p.name for p in out.glob("*.png")) == ["1.png", "3.png"]
+    times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    (out / "3.png").write_bytes((out / "3.png").read_bytes()[:60])  # a copy that broke off
+    capsys.readouterr()
+    assert predict.main([*rest, "--resume"]) == 0
+    assert "4 segmented" in capsys.readouterr().out
+    assert (out / "1.png").stat().st_mtime_ns == times["1.png"]
+    assert all(read_label(out / f"{number}.png").shape == (16, 24) for number in range(5))
+    assert predict.main([*rest, "--resume"]) == 0
+    assert "nothing left" in capsys.readouterr().out
+    error = error_of(capsys, *rest, "--num-parts", 2, "--part-index", 2)
+    assert "--part-index 2: expected 0 to 1" in error
+
+
+def test_saved_probabilities_are_the_averaged_ones(run, tmp_path):
+    image_file = write_image(tmp_path / "a.png", (37, 53))
+    options = ["--scales", "0.5,1", "--flip", "--save-probabilities", "--out", tmp_path / "out"]
+    assert predict.main([str(a) for a in (image_file, "--model", run, *options)]) == 0
+    saved = read_probabilities(tmp_path / "out" / "a.npz")
+    averager = Averager(load_segmenter(run)[0], (0.5, 1.0), flip=True)
+    expected = averager.probabilities(read_image(image_file))
+    np.testing.assert_allclose(saved / 65535, expected, atol=1e-5)
+    np.testing.assert_array_equal(read_label(tmp_path / "out" / "a.png"), expected.argmax(0))
+
+
+def test_options_that_make_no_sense(run, tmp_path, capsys):
+    image = write_image(tmp_path / "a.png", (16, 16))
+    rest = [image, "--model", run, "--out", tmp_path / "out"]
+    assert "--scales one" in error_of(capsys, *rest, "--scales", "one")
+    assert "--tile 64" in error_of(capsys, *rest, "--tile", "64")
+    assert "multiples of 32" in error_of(capsys, *rest, "--tile", "64,65")
+    assert not (tmp_path / "out").exists()

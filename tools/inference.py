@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -13,20 +16,68 @@ import numpy as np
 from PIL import Image
 
 from configs.datasets import DatasetSpec
+from configs.errors import ConfigError
+from configs.schema import Config
 from data_iter.datasets import IMAGE_SUFFIXES
 from data_iter.errors import DataError
+from data_iter.files import read_label, read_size
+from train.errors import RunError
 from train.files import atomic_write
-from train.params import build_symbol, check_params
+from train.params import Params, build_symbol, check_params, first_line
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "camvid"  # the default run folder
+INFERENCE_SYMBOL = "inference-symbol.json"  # in run folders of tools/quantize.py
 OVERLAY_SHARE = 0.5  # of the class colours in an overlay
 JPEG_QUALITY = 90
 
 
+@dataclass(frozen=True)
+class RunParts:
+    """What predicting and exporting need of a run folder.
+
+    ``ready`` tells that ``symbol`` is a graph made for inference (int8 or bf16, ``quantize.py``)
+    rather than the one that the configuration describes.
+    """
+
+    path: Path
+    config: Config
+    dataset: DatasetSpec
+    symbol: mx.sym.Symbol
+    arg_params: Params
+    aux_params: Params
+    ready: bool
+
+
+def read_run(run_dir: Path, epoch: int | None = None) -> RunParts:
+    """Read a run folder: the parameters after ``epoch`` epochs, or the newest.
+
+    Raises
+    ------
+    RunError
+        The folder is no run folder, has no such parameters, or they do not fit its network.
+    """
+    run = RunDir(run_dir)
+    config, dataset = run.load()
+    params = run.load_params(epoch)
+    graph = run.path / INFERENCE_SYMBOL
+    if graph.is_file():
+        try:
+            symbol = mx.sym.load(str(graph))
+        except mx.base.MXNetError as error:
+            raise RunError(f"{graph}: not a whole graph ({first_line(error)})") from None
+    else:
+        symbol = build_symbol(config, dataset)
+    check_params(symbol, *params, run.path, config.network.downsample)
+    return RunParts(run.path, config, dataset, symbol, *params, ready=graph.is_file())
+
+
 def load_segmenter(
-    run_dir: Path, epoch: int | None = None, context: mx.Context | None = None
+    run_dir: Path,
+    epoch: int | None = None,
+    context: mx.Context | None = None,
+    backend: str = "mxnet",
 ) -> tuple[PixelSegmenter, DatasetSpec]:
     """Load the network of a run folder, and the classes that it knows.
 
@@ -37,20 +88,37 @@ def load_segmenter(
     epoch : int, optional
         Of the parameters; the newest by default.
     context : Context, optional
-        Where to run; the CPU by default.
+        Where MXNet runs; the CPU by default.
+    backend : {"mxnet", "onnxruntime", "openvino"}
+        The library that computes.
 
     Raises
     ------
     RunError
         The folder is no run folder, has no such parameters, or they do not fit its network.
+    ConfigError
+        The backend is not installed.
     """
-    run = RunDir(run_dir)
-    config, dataset = run.load()
-    symbol = build_symbol(config, dataset)
-    arg_params, aux_params = run.load_params(epoch)
-    check_params(symbol, arg_params, aux_params, run.path, config.network.downsample)
-    segmenter = Segmenter(symbol, arg_params, aux_params, config.network, context or mx.cpu())
-    return segmenter, dataset
+    if backend != "mxnet":
+        require(backend)  # before the parameters are read
+    run = read_run(run_dir, epoch)
+    if backend != "mxnet":
+        from tools.backends import run_on
+
+        return run_on(backend, run), run.dataset
+    params = (run.arg_params, run.aux_params)
+    segmenter = Segmenter(run.symbol, *params, run.config.network, context or mx.cpu())
+    return segmenter, run.dataset
+
+
+def require(library: str) -> ModuleType:
+    """Import a library that is an extra of setup.py; ``ConfigError`` says how to get it."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise ConfigError(
+            f"{library} cannot be loaded ({error}): pip install -e '.[{library}]'"
+        ) from None
 
 
 def find_images(path: Path, out: Path) -> list[Path]:
@@ -83,6 +151,14 @@ def find_images(path: Path, out: Path) -> list[Path]:
         if (out / f"{image.stem}.png").resolve() == image.resolve():
             raise DataError(f"{image}: its prediction would replace it; choose another --out")
     return images
+
+
+def is_predicted(image: Path, prediction: Path) -> bool:
+    """Whether ``prediction`` is a whole label file of the image's size."""
+    try:
+        return read_label(prediction).shape == read_size(image)
+    except DataError:
+        return False
 
 
 def overlapped(

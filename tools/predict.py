@@ -2,11 +2,19 @@ r"""Segment an image, or every image in a folder.
 
   python tools/predict.py image.png
   python tools/predict.py FOLDER --model runs/duc_hdc --out results
+  python tools/predict.py FOLDER --scales 0.5,0.75,1,1.25,1.5,2 --flip --save-probabilities
+  python tools/predict.py FOLDER --num-parts 4 --part-index 0 --resume
 
 Each image NAME.* gives NAME.png, an 8-bit palette PNG of train ids in the image's size, and
 NAME_overlay.jpg for the eye. Images may have any size. Without --model the embedded network
 answers, which was trained on CamVid.
+
+--tile H,W bounds the memory that a large image takes. With an overlap of twice the network's
+receptive radius or more, the result is that of the whole image; otherwise pixels near the seams
+differ, and a line says so.
 """
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
@@ -25,21 +33,47 @@ from rich.progress import track
 from rich.table import Table
 
 from configs.datasets import DatasetSpec
+from configs.errors import ConfigError
+from configs.schema import parse
 from data_iter.files import read_image
+from tools.averaging import TILE_STEP, Averager
 from tools.inference import (
     EMBEDDED,
     find_images,
+    is_predicted,
     load_segmenter,
     overlapped,
     write_labels,
     write_overlay,
 )
+from tools.probabilities import write_probabilities
+from train.segmenter import most_probable
+
+Result = tuple[np.ndarray, "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
+
+
+def segment(image: np.ndarray, averager: Averager, refine: bool, keep: bool) -> Result:
+    """Return labels, refined by the CRF if wanted, and probabilities, if they are to be kept."""
+    if not (refine or keep):
+        return averager.labels(image), None
+    probabilities = averager.probabilities(image)
+    if refine:
+        from tools.crf import refine as crf  # needs pydensecrf
+
+        return crf(image, probabilities), probabilities if keep else None
+    return most_probable(probabilities), probabilities
 
 
 def write_result(
-    image_file: Path, image: np.ndarray, labels: np.ndarray, out: Path, dataset: DatasetSpec
+    image_file: Path, image: np.ndarray, result: Result, out: Path, dataset: DatasetSpec
 ) -> np.ndarray:
-    """Write one image's files, the label file last, and return its pixels of each class."""
+    """Write one image's files and return its pixels of each class.
+
+    The label file comes last: where it is, the others are, and ``--resume`` looks for it alone.
+    """
+    labels, probabilities = result
+    if probabilities is not None:
+        write_probabilities(out / f"{image_file.stem}.npz", probabilities)
     write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset)
     write_labels(out / f"{image_file.stem}.png", labels, dataset)
     return np.bincount(labels.ravel(), minlength=dataset.num_classes)
@@ -55,38 +89,81 @@ def print_shares(counts: np.ndarray, dataset: DatasetSpec, console: Console) -> 
     console.print(table)
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", type=Path, help="an image, or a folder with images")
-    parser.add_argument(
-        "--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)"
-    )
-    parser.add_argument("--epoch", type=int, help="of the parameters (default: the newest)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("predictions"), help="default: ./predictions"
-    )
-    parser.add_argument("--gpus", help="number of the GPU to use (default: the first, if any)")
-    args = parser.parse_args(argv)
+    add = parser.add_argument
+    add("images", type=Path, help="an image, or a folder with images, at any depth")
+    add("--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)")
+    add("--epoch", type=int, help="of the parameters (default: the newest)")
+    add("--out", type=Path, default=Path("predictions"), help="default: ./predictions")
+    add("--scales", default="1", help="sizes to average over, as in 0.75,1,1.25 (default: 1)")
+    add("--flip", action="store_true", help="average with the mirror image too")
+    add("--tile", metavar="H,W", help=f"largest piece, multiples of {TILE_STEP}")
+    add("--overlap", type=int, help="of tiles (default: 2 receptive radii, at most half a tile)")
+    add("--crf", action="store_true", help="refine with the paper's fully connected CRF")
+    add("--save-probabilities", action="store_true", help="NAME.npz, 16 bits a class and pixel")
+    add("--num-parts", type=int, default=1, help="share the images between that many machines")
+    add("--part-index", type=int, default=0, help="which share is this one's, from 0")
+    add("--resume", action="store_true", help="skip images whose label file is there and whole")
+    add("--backend", choices=("mxnet", "onnxruntime", "openvino"), default="mxnet")
+    add("--gpus", help="number of the GPU to use (default: the first, if any)")
+    return parser
 
-    images = find_images(args.images, args.out)
-    segmenter, dataset = load_segmenter(args.model, args.epoch, contexts(args.gpus)[0])
-    args.out.mkdir(parents=True, exist_ok=True)
-    write = functools.partial(write_result, out=args.out, dataset=dataset)
-    console = Console()
-    counts = sum(
-        track(
-            overlapped(images, read_image, segmenter.labels, write),
-            "segmenting",
-            len(images),
-            disable=len(images) == 1,
-            console=console,
+
+def numbers(option: str, text: str, kind: str) -> tuple:
+    """Read ``1,2`` as numbers; ``ConfigError`` names the option."""
+    try:
+        return parse(f"tuple[{kind}, ...]", text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: expected {error}s separated by commas") from None
+
+
+def choose_images(args: argparse.Namespace) -> list[Path]:
+    """List the images that are this call's to segment."""
+    if not 0 <= args.part_index < args.num_parts:
+        raise ConfigError(
+            f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
+            f"--num-parts {args.num_parts}"
         )
+    images = find_images(args.images, args.out)[args.part_index :: args.num_parts]
+    if args.resume:
+        images = [p for p in images if not is_predicted(p, args.out / f"{p.stem}.png")]
+    return images
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
+    scales = numbers("--scales", args.scales, "float")
+    tile = numbers("--tile", args.tile, "int") if args.tile else None
+    if tile and len(tile) != 2:
+        raise ConfigError(f"--tile {args.tile}: expected height,width")
+    images = choose_images(args)
+    if not images:
+        print("nothing left to segment")
+        return 0
+    context = contexts(args.gpus)[0]
+    segmenter, dataset = load_segmenter(args.model, args.epoch, context, args.backend)
+    averager = Averager(segmenter, scales, args.flip, tile, args.overlap)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not averager.exact:
+        print(
+            f"tiles overlap by {averager.overlap} pixels, the network sees {averager.radius} far: "
+            "pixels near the seams may differ from those of the whole image"
+        )
+    compute = functools.partial(
+        segment, averager=averager, refine=args.crf, keep=args.save_probabilities
     )
+    write = functools.partial(write_result, out=args.out, dataset=dataset)
+    results = overlapped(images, read_image, compute, write)
+    console = Console()
+    alone = len(images) == 1
+    counts = sum(track(results, "segmenting", len(images), disable=alone, console=console))
     print_shares(counts, dataset, console)
-    print(f"{len(images)} predicted, in {args.out}")
+    print(f"{len(images)} segmented, in {args.out}")
     return 0
 
 

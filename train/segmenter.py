@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import cv2
 import mxnet as mx
@@ -13,7 +13,13 @@ import numpy as np
 from configs.schema import Network
 from data_iter.cells import unpack_scores
 
-EXECUTORS = 4  # image sizes whose bound networks are kept
+from .folding import fold_batch_norm, inference_graph
+
+# A bound network holds activations in proportion to its image size, which MXNet does not share
+# between sizes, and some megabytes of machine code. Kept are the latest few sizes, as long as they
+# have no more pixels together than one Cityscapes frame.
+BOUND_SIZES = 4
+BOUND_PIXELS = 1024 * 2048
 
 
 class PixelSegmenter(ABC):
@@ -51,16 +57,8 @@ class PixelSegmenter(ABC):
         The same as the argmax of :meth:`probabilities`, which are never all in memory at once.
         """
         hw = image.shape[:2]
-        labels = np.zeros(hw, np.uint8)
-        best = None
-        for train_id, plane in enumerate(self.cell_probabilities(image)):
-            values = upsample(plane, self.cell, hw)
-            if best is None:
-                best = values
-            else:
-                labels[values > best] = train_id
-                best = np.maximum(best, values)
-        return labels
+        cells = self.cell_probabilities(image)
+        return most_probable(upsample(plane, self.cell, hw) for plane in cells)
 
     def cell_probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the network's own probabilities, one value a cell.
@@ -71,13 +69,18 @@ class PixelSegmenter(ABC):
             (L, ceil(H / cell), ceil(W / cell)) float32.
         """
         height, width = image.shape[:2]
-        side = self.network.downsample
-        padded = (-(-height // side) * side, -(-width // side) * side)
-        data = np.zeros((1, 3, *padded), np.float32)
-        np.subtract(image, self._mean, out=data[0, :, :height, :width].transpose(1, 2, 0))
-        features = (padded[0] // side, padded[1] // side)
+        data = self.network_input(image)
+        features = tuple(length // (self.cell * self._block) for length in data.shape[2:])
         cells = unpack_scores(self.forward(data), features, self._block)
         return cells[:, : -(-height // self.cell), : -(-width // self.cell)]
+
+    def network_input(self, image: np.ndarray) -> np.ndarray:
+        """Return the image as the network takes it: (1, 3, H', W') float32, padded, minus mean."""
+        height, width = image.shape[:2]
+        side = self.network.downsample
+        data = np.zeros((1, 3, -(-height // side) * side, -(-width // side) * side), np.float32)
+        np.subtract(image, self._mean, out=data[0, :, :height, :width].transpose(1, 2, 0))
+        return data
 
 
 class Segmenter(PixelSegmenter):
@@ -86,7 +89,8 @@ class Segmenter(PixelSegmenter):
     Parameters
     ----------
     symbol : Symbol
-        From :func:`symbols.get_symbol`.
+        From :func:`symbols.get_symbol`; its loss and batch normalisation are folded away. Or a
+        graph made for inference, with one output and no label input, which runs as it is.
     arg_params, aux_params : mapping of str to NDArray
         Its parameters.
     network : Network
@@ -104,6 +108,10 @@ class Segmenter(PixelSegmenter):
         context: mx.Context,
     ):
         super().__init__(network)
+        if "seg_loss_label" in symbol.list_arguments():
+            symbol = inference_graph(symbol)
+            symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
+            aux_params = {}
         self._symbol = symbol
         self._args = {name: value.as_in_context(context) for name, value in arg_params.items()}
         self._auxs = {name: value.as_in_context(context) for name, value in aux_params.items()}
@@ -117,22 +125,40 @@ class Segmenter(PixelSegmenter):
         return executor.forward(is_train=False)[0].asnumpy()[0]
 
     def _executor(self, hw: tuple[int, int]) -> mx.executor.Executor:
+        """Return the network bound for an image size; the one used longest ago is dropped first."""
         if hw not in self._executors:
-            shared = next(iter(self._executors.values()), None)
-            executor = self._symbol.simple_bind(
-                self._context, grad_req="null", data=(1, 3, *hw), shared_exec=shared
-            )
-            executor.copy_params_from(self._args, self._auxs)
-            self._executors[hw] = executor
-            if len(self._executors) > EXECUTORS:
+            while self._executors and not _fit([*self._executors, hw]):
                 self._executors.popitem(last=False)
+            data = mx.nd.zeros((1, 3, *hw), self._context)
+            self._executors[hw] = self._symbol.bind(
+                self._context,
+                {**self._args, "data": data},  # all sizes share the parameters' arrays
+                grad_req="null",
+                aux_states=self._auxs,
+            )
         self._executors.move_to_end(hw)
         return self._executors[hw]
 
 
-def upsample(
-    plane: np.ndarray, cell: int, hw: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)
-) -> np.ndarray:
+def _fit(sizes: list[tuple[int, int]]) -> bool:
+    return len(sizes) <= BOUND_SIZES and sum(h * w for h, w in sizes) <= BOUND_PIXELS
+
+
+def most_probable(planes: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the (H, W) uint8 index of the largest of L planes (H, W) at each pixel.
+
+    The first of equals, as argmax, but without all planes in memory and several times faster.
+    """
+    planes = iter(planes)
+    best = next(planes).copy()
+    labels = np.zeros(best.shape, np.uint8)
+    for index, plane in enumerate(planes, start=1):
+        labels[plane > best] = index
+        np.maximum(best, plane, out=best)
+    return labels
+
+
+def upsample(plane: np.ndarray, cell: int, hw: tuple[int, int], scale: float = 1.0) -> np.ndarray:
     """Interpolate one value per cell, (rows, columns), to pixels (H, W), bilinearly.
 
     A cell's training label was that of its first pixel, so its value stays there: pixel ``p`` reads
@@ -146,14 +172,14 @@ def upsample(
         Side of a cell in pixels of the image that the network saw.
     hw : tuple of int
         Size of the result.
-    scale : tuple of float
-        The image that the network saw, relative to ``hw``, (vertical, horizontal). Pixel centres
-        keep their place under resizing: pixel ``p`` is ``(p + 1/2) * scale - 1/2`` over there.
+    scale : float
+        Factor by which the image was resized before the network saw it. Pixel centres keep their
+        place: pixel ``p`` is ``(p + 1/2) * scale - 1/2`` over there.
     """
-    if cell == 1 and scale == (1.0, 1.0):
+    if cell == 1 and scale == 1:
         return plane[: hw[0], : hw[1]]
-    (y, x) = scale
-    matrix = np.array([[x / cell, 0, (x - 1) / (2 * cell)], [0, y / cell, (y - 1) / (2 * cell)]])
+    factor, shift = scale / cell, (scale - 1) / (2 * cell)
+    matrix = np.array([[factor, 0, shift], [0, factor, shift]])
     return cv2.warpAffine(
         plane,
         matrix,

@@ -1,0 +1,78 @@
+"""int8 and bf16 run folders: close to the original, read by predict."""
+
+import cv2
+import numpy as np
+import pytest
+from tiny_run import make_run, noise
+
+from tools import export_onnx, predict, quantize
+from tools.inference import INFERENCE_SYMBOL, load_segmenter, read_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run, and a CamVid-like data set whose labels are the run's own answers."""
+    folder = tmp_path_factory.mktemp("quantize")
+    run = make_run(folder / "run", width=0.25)
+    segmenter = load_segmenter(run.path)[0]
+    for split, count in (("train", 2), ("val", 2)):
+        for kind in ("images", "labels"):
+            (folder / "data" / kind / split).mkdir(parents=True)
+        for number in range(count):
+            image = noise(72, 96, seed=number + 10 * (split == "val"))
+            name = f"{split}/{number}.png"
+            cv2.imwrite(str(folder / "data" / "images" / name), image[:, :, ::-1])
+            cv2.imwrite(str(folder / "data" / "labels" / name), segmenter.labels(image))
+    return run.path, folder / "data"
+
+
+@pytest.mark.parametrize(("precision", "agree"), [("int8", 0.9), ("bf16", 0.95)])
+def test_a_quantised_folder_predicts_nearly_the_same(made, precision, agree, tmp_path, capsys):
+    run, data = made
+    out = tmp_path / "out"
+    options = ["--precision", precision, "--data-root", data, "--max-loss", 30]
+    arguments = ["--model", run, "--out", out, *options]
+    assert quantize.main([str(a) for a in arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "mIoU before 100.00 %" in printed and "mIoU after" in printed
+    operators = (out / INFERENCE_SYMBOL).read_text()
+    assert ("quantized" if precision == "int8" else "amp_cast") in operators
+    segmenter = load_segmenter(out)[0]
+    for hw in ((72, 96), (37, 53)):
+        image = noise(*hw, seed=5)
+        same = segmenter.labels(image) == load_segmenter(run)[0].labels(image)
+        assert same.mean() > agree
+    image = str(data / "images" / "val" / "0.png")
+    assert predict.main([image, "--model", str(out), "--out", str(tmp_path / "p")]) == 0
+    assert quantize.main([str(a) for a in arguments]) == 2
+    assert "exists already" in capsys.readouterr().err
+    arguments = ["--model", out, "--out", tmp_path / "m.onnx"]
+    assert export_onnx.main([str(a) for a in arguments]) == 2
+    assert "run in MXNet only" in capsys.readouterr().err
+
+
+def test_layers_can_stay_in_float(made):
+    run = quantize.folded(read_run(made[0]))
+    images = [noise(64, 64)]
+    whole = quantize.to_int8(run, images, ())
+    part = quantize.to_int8(run, images, ("fc1_", "conv1_"))
+    count = [one.symbol.tojson().count('"quantized": "true"') for one in (whole, part)]
+    assert count[0] - count[1] == 5  # two ASPP paths, three convolutions of the stem
+    expected = quantize.segmenter_of(run).cell_probabilities(images[0])
+    for one in (whole, part):
+        cells = quantize.segmenter_of(one).cell_probabilities(images[0])
+        assert 0 < np.abs(cells - expected).mean() < 0.02
+
+
+def test_what_cannot_be_quantised(made, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for options, message in (
+        (["--images", tmp_path / "empty"], "no images"),
+        ([], "needs --images or --data-root"),
+        (["--data-root", tmp_path / "gone"], "gone"),
+        (["--data-root", made[1], "--max-loss", "-1"], "loses more than"),
+    ):
+        arguments = ["--model", made[0], "--out", tmp_path / "out", *options]
+        assert quantize.main([str(a) for a in arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]

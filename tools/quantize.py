@@ -1,0 +1,210 @@
+r"""Make a faster run folder: 8-bit integers (int8) or 16-bit floats (bf16), for the CPU.
+
+  python tools/quantize.py --model RUN_DIR --out RUN_INT8 --images FOLDER
+  python tools/quantize.py --model RUN_DIR --out RUN_INT8 --data-root CAMVID
+  python tools/quantize.py --model RUN_DIR --out RUN_BF16 --precision bf16
+
+int8 learns the range of every layer's output from real images (calibration): those of --images, or
+of the training split of --data-root. With --data-root the mIoU on its validation split is measured
+before and after; groups of layers then stay in float, the head first, until no more than --max-loss
+is lost. predict.py and evaluate.py take the new folder like any other.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: make the project importable, and only the project
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from train.runtime import command  # isort: skip  # first: sets threads before MXNet loads
+
+import argparse
+import dataclasses
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterable
+
+import cv2
+import mxnet as mx
+import numpy as np
+from mxnet.contrib import amp, quantization
+from rich.progress import track
+
+from configs.errors import ConfigError
+from data_iter.datasets import Sample, find_samples
+from data_iter.files import read_image, read_label
+from data_iter.labels import to_train_ids
+from tools.inference import EMBEDDED, INFERENCE_SYMBOL, RunParts, find_images, read_run
+from train.checkpoint import save_arrays
+from train.errors import RunError
+from train.folding import fold_batch_norm, inference_graph
+from train.metrics import confusion_matrix, iou, mean_score
+from train.params import join_params
+from train.run_dir import RunDir
+from train.segmenter import PixelSegmenter, Segmenter
+
+CALIBRATION_IMAGES = 10
+BACKEND = "MKLDNN_QUANTIZE"
+# Layers that may stay in float, by the names of their convolutions; tried in this order, each with
+# those before it. The head's scores decide directly, the stem sees the widest range of values.
+FLOAT_GROUPS = (r"fc1_", r"conv1_", r"conv5_")
+
+
+def folded(run: RunParts) -> RunParts:
+    """Return a run whose symbol and parameters are the folded graph of inference."""
+    if run.ready:
+        raise RunError(f"{run.path}: int8 or bf16 already; start from the original")
+    graph, params = fold_batch_norm(inference_graph(run.symbol), run.arg_params, run.aux_params)
+    return dataclasses.replace(run, symbol=graph, arg_params=params, aux_params={}, ready=True)
+
+
+def to_int8(run: RunParts, images: list[np.ndarray], in_float: Iterable[str]) -> RunParts:
+    """Quantise a folded run.
+
+    Parameters
+    ----------
+    run : RunParts
+        From :func:`folded`.
+    images : list of ndarray
+        (H, W, 3) uint8 RGB for calibration: the range of a layer is that of its outputs on them.
+    in_float : iterable of str
+        Regular expressions; a layer whose convolution's name begins with one stays in float.
+    """
+    segmenter = segmenter_of(run)
+    height, width = images[0].shape[:2]
+    same = [cv2.resize(image, (width, height)) for image in images]
+    data = np.concatenate([segmenter.network_input(image) for image in same])
+    fused = run.symbol.get_backend_symbol(BACKEND)
+    symbol, args, auxs = quantization.quantize_model(
+        fused,
+        run.arg_params,
+        run.aux_params,
+        label_names=(),
+        ctx=mx.cpu(),
+        excluded_sym_names=nodes_of(fused, in_float),
+        calib_mode="naive",
+        calib_data=mx.io.NDArrayIter(data, batch_size=1),
+        quantized_dtype="auto",
+        quantize_granularity="channel-wise",
+    )
+    symbol = symbol.get_backend_symbol(BACKEND)
+    return dataclasses.replace(run, symbol=symbol, arg_params=args, aux_params=auxs)
+
+
+def nodes_of(fused: mx.sym.Symbol, patterns: Iterable[str]) -> list[str]:
+    """Name the fused nodes whose convolution's name begins with one of ``patterns``."""
+    names = []
+    for node in json.loads(fused.tojson())["nodes"]:
+        inner = [part["name"] for graph in node.get("subgraphs", []) for part in graph["nodes"]]
+        if any(re.match(pattern, name) for pattern in patterns for name in (node["name"], *inner)):
+            names.append(node["name"])
+    return names
+
+
+def to_bf16(run: RunParts) -> RunParts:
+    """Let a folded run's convolutions compute in bfloat16; its parameters stay as they are."""
+    symbol, args, auxs = amp.convert_model(
+        run.symbol, dict(run.arg_params), dict(run.aux_params), "bfloat16"
+    )
+    return dataclasses.replace(run, symbol=symbol, arg_params=args, aux_params=auxs)
+
+
+def segmenter_of(run: RunParts) -> Segmenter:
+    """Load a run into MXNet on the CPU."""
+    return Segmenter(run.symbol, run.arg_params, run.aux_params, run.config.network, mx.cpu())
+
+
+def mean_iou(segmenter: PixelSegmenter, run: RunParts, samples: list[Sample]) -> float:
+    """Score whole images at their own size, 0..1."""
+    dataset = run.dataset
+    confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
+    for sample in track(samples, "scoring", transient=True):
+        truth = to_train_ids(read_label(sample.label), dataset.label_lut, sample.label)
+        labels = segmenter.labels(read_image(sample.image))
+        confusion += confusion_matrix(truth, labels, dataset.num_classes, dataset.ignore_id)
+    return mean_score(iou(confusion))
+
+
+def write_run(out: Path, source: Path, run: RunParts) -> None:
+    """Write the new run folder, which appears under its name only when whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        made = RunDir(Path(folder) / out.name)
+        made.create(run.config, run.dataset)
+        graph = run.symbol.tojson(remove_amp_cast=False)  # they are what makes bf16 of it
+        (made.path / INFERENCE_SYMBOL).write_text(graph, encoding="utf-8")
+        epoch = RunDir(source).epochs()[-1]
+        save_arrays(made.params_file(epoch), join_params(run.arg_params, run.aux_params))
+        made.path.rename(out)
+
+
+def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
+    """Read the images of calibration, spread evenly over those that there are."""
+    if args.images:
+        files = find_images(args.images, args.out)
+    elif args.data_root:
+        split = run.config.data.train_split
+        files = [s.image for s in find_samples(run.dataset.layout, args.data_root, split)]
+    else:
+        raise ConfigError("int8 needs --images or --data-root, to learn the range of each layer")
+    step = max(1, len(files) // CALIBRATION_IMAGES)
+    return [read_image(file) for file in files[::step][:CALIBRATION_IMAGES]]
+
+
+def best_int8(
+    run: RunParts, images: list[np.ndarray], samples: list[Sample], max_loss: float
+) -> RunParts:
+    """Quantise as much as the allowed loss of mIoU permits; print each try."""
+    if not samples:
+        return to_int8(run, images, ())
+    before = mean_iou(segmenter_of(run), run, samples)
+    print(f"mIoU before {100 * before:.2f} %")
+    for count in range(len(FLOAT_GROUPS) + 1):
+        quantised = to_int8(run, images, FLOAT_GROUPS[:count])
+        after = mean_iou(segmenter_of(quantised), run, samples)
+        kept = ", ".join(FLOAT_GROUPS[:count]) or "none"
+        print(f"mIoU after {100 * after:.2f} %, layers in float: {kept}")
+        if 100 * (before - after) <= max_loss:
+            return quantised
+    raise RunError(f"{run.path}: int8 loses more than {max_loss} points of mIoU; try bf16")
+
+
+@command
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=EMBEDDED, help="default: models/camvid")
+    parser.add_argument("--epoch", type=int, help="of the parameters (default: the newest)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN_DIR")
+    parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
+    parser.add_argument("--images", type=Path, help="folder of images for calibration")
+    parser.add_argument("--data-root", type=Path, help="data set to calibrate and score on")
+    parser.add_argument("--max-loss", type=float, default=0.5, help="points of mIoU (default 0.5)")
+    args = parser.parse_args(argv)
+    logging.getLogger().setLevel(logging.WARNING)  # MXNet reports every layer
+
+    if args.out.exists():
+        raise RunError(f"{args.out}: exists already; name another --out")
+    run = folded(read_run(args.model, args.epoch))
+    samples = []
+    if args.data_root:
+        data, layout = run.config.data, run.dataset.layout
+        samples = find_samples(layout, args.data_root, data.val_split, run.dataset.home)
+    if args.precision == "int8":
+        made = best_int8(run, calibration(args, run), samples, args.max_loss)
+    else:
+        made = to_bf16(run)
+        for name, one in (("before", run), ("after", made)) if samples else ():
+            print(f"mIoU {name} {100 * mean_iou(segmenter_of(one), run, samples):.2f} %")
+    write_run(args.out, args.model, made)
+    print(f"{args.out}: a run folder in {args.precision}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

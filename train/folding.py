@@ -1,0 +1,97 @@
+"""The graph of inference: no label input, and batch normalisation folded into the convolutions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import mxnet as mx
+import numpy as np
+
+Arrays = Mapping[str, mx.nd.NDArray]
+
+
+def inference_graph(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
+    """Replace the loss of a training graph by a plain softmax over the classes."""
+    return mx.sym.softmax(symbol.get_children()[0], axis=1, name="seg_loss")
+
+
+def fold_batch_norm(
+    symbol: mx.sym.Symbol, arg_params: Arrays, aux_params: Arrays
+) -> tuple[mx.sym.Symbol, dict[str, mx.nd.NDArray]]:
+    """Give every convolution that batch normalisation follows its scale and shift.
+
+    With moving mean m and variance v, ``gamma * (w * x - m) / sqrt(v + eps) + beta`` is a
+    convolution with weight ``w * gamma / sqrt(v + eps)`` and bias
+    ``beta - m * gamma / sqrt(v + eps)``.
+
+    Parameters
+    ----------
+    symbol : Symbol
+        Each BatchNorm follows a Convolution without bias whose only reader it is.
+    arg_params, aux_params : mapping of str to NDArray
+        Its parameters; they stay as they are.
+
+    Returns
+    -------
+    symbol : Symbol
+        The same function without BatchNorm; ``X_bias`` joins the arguments of convolution X.
+    arg_params : dict of str to NDArray
+        Its parameters; auxiliary states it has none.
+    """
+    nodes = json.loads(symbol.tojson())["nodes"]
+    names = [node["name"] for node in nodes]
+    normalised = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}
+    read = {source for node in nodes if node["op"] != "BatchNorm" for source, *_ in node["inputs"]}
+    folded = dict(arg_params)
+    kept: list[dict] = []
+    place: dict[int, int] = {}  # old node -> its index among the kept ones
+
+    def keep(old: int, node: dict) -> None:
+        place[old] = len(kept)
+        kept.append(node)
+
+    for old, node in enumerate(nodes):
+        if node["op"] == "null":
+            if old in read:
+                keep(old, node)
+            else:  # gamma, beta, mean or variance
+                folded.pop(node["name"], None)
+        elif node["op"] == "BatchNorm":
+            place[old] = place[node["inputs"][0][0]]
+        else:
+            inputs = [[place[source], *rest] for source, *rest in node["inputs"]]
+            if old in normalised:
+                norm = normalised[old]
+                statistics = [names[source] for source, *_ in norm["inputs"][1:]]
+                weight, bias = f"{node['name']}_weight", f"{node['name']}_bias"
+                folded[weight], folded[bias] = _fold(
+                    arg_params[weight],
+                    *((arg_params if n in arg_params else aux_params)[n] for n in statistics),
+                    eps=float(norm["attrs"]["eps"]),
+                )
+                kept.append({"op": "null", "name": bias, "inputs": []})
+                inputs.append([len(kept) - 1, 0, 0])
+                node["attrs"]["no_bias"] = "False"
+            keep(old, node | {"inputs": inputs})
+    graph = {
+        "nodes": kept,
+        "arg_nodes": [index for index, node in enumerate(kept) if node["op"] == "null"],
+        "heads": [[len(kept) - 1, 0, 0]],
+        "attrs": {"mxnet_version": ["int", 10901]},
+    }
+    return mx.sym.load_json(json.dumps(graph)), folded
+
+
+def _fold(
+    weight: mx.nd.NDArray,
+    gamma: mx.nd.NDArray,
+    beta: mx.nd.NDArray,
+    mean: mx.nd.NDArray,
+    variance: mx.nd.NDArray,
+    eps: float,
+) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+    scale = gamma.asnumpy().astype(np.float64) / np.sqrt(variance.asnumpy() + np.float64(eps))
+    bias = beta.asnumpy() - mean.asnumpy() * scale
+    folded = weight.asnumpy() * scale[:, None, None, None]
+    return mx.nd.array(folded.astype(np.float32)), mx.nd.array(bias.astype(np.float32))
