@@ -69,7 +69,7 @@ class CropReader:
         self._seed = seed
         self._lut = label_lut
         self._mean_bgr = np.asarray(mean_rgb, np.float32)[::-1]
-        self._draw = {"crop_hw": crop_hw, "scales": scales, "mirror": mirror}
+        self._scales, self._mirror = scales, mirror
         self._skip = on_bad_sample == "skip"
         self._max_bad = max_bad_share * len(frames)
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class CropReader:
         patch: Patch,
         image_out: np.ndarray,
     ) -> np.ndarray:
-        crop = draw_crop(random, patch, **self._draw)
+        crop = draw_crop(random, patch, self.crop_hw, self._scales, self._mirror)
         window = find_window(hw, crop.scale, crop.top, crop.left, self.crop_hw)
         image, label = self._frames.read(frame, window.rows, window.columns)
         pixels = resize_window(image, window, cv2.INTER_LINEAR)

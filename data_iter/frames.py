@@ -6,7 +6,7 @@ All three are :class:`Frames`, give the same pixels, and are safe to use from se
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -63,7 +63,11 @@ def open_frames(layout: str, root: Path, split: str, home: str = "", cache_mb: i
 class FileFrames:
     """The files themselves (direct mode): each read decodes the image and the label once."""
 
-    def __init__(self, samples: Sequence[Sample], read_label=LAYOUTS["folders"].read_label):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        read_label: Callable[[Path], np.ndarray] = LAYOUTS["folders"].read_label,
+    ):
         self._samples = samples
         self._read_label = read_label
 
@@ -83,6 +87,8 @@ class FileFrames:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a region as (image BGR, label)."""
         sample = self._samples[number]
+        if sample.label is None:
+            raise DataError(f"{sample.image}: the image has no label")
         label, hw = self._read_label(sample.label), self.hw(number)
         if label.shape != hw:
             raise DataError(_other_size(sample, label.shape, hw))

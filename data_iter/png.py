@@ -1,4 +1,4 @@
-"""Decode only the upper rows of a PNG, faster: what a crop needs, at the cost that it must have.
+"""Decode no more rows of a PNG than are wanted, faster than OpenCV alone does.
 
 A PNG can only be decoded from the top, and most of that is inflating. Intel's ISA-L (package
 ``isal``) inflates twice as fast as zlib and stops after the rows that are wanted; they are handed
@@ -8,11 +8,14 @@ to OpenCV as a PNG stored without compression, so that undoing PNG's filters sta
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+igzip_lib: Any
+isal_zlib: Any
 try:
     from isal import igzip_lib, isal_zlib
 except ImportError:  # no wheel for this machine: OpenCV decodes the whole file
-    igzip_lib = None
+    igzip_lib = isal_zlib = None
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Width, height, depth, colour type, and the methods of compression, filtering and interlacing.
@@ -39,7 +42,7 @@ def upper_rows(encoded: bytes, rows: int) -> bytes | None:
     inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
     try:
         filtered = inflater.decompress(compressed, length)
-    except igzip_lib.IsalError:
+    except isal_zlib.error:
         return None
     if len(filtered) != length:
         return None
@@ -75,9 +78,10 @@ def _chunks(encoded: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-def _stored(content: bytes) -> list:
+def _stored(content: bytes) -> list[Any]:
     """Wrap bytes as a zlib stream without compression (RFC 1950 and 1951)."""
-    view, parts = memoryview(content), [b"\x78\x01"]
+    view = memoryview(content)
+    parts: list[Any] = [b"\x78\x01"]
     for begin in range(0, len(view), STORED_BLOCK):
         block = view[begin : begin + STORED_BLOCK]
         last = begin + STORED_BLOCK >= len(view)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def read_manifest(root: Path, split: str) -> dict[str, Any]:
     return manifest
 
 
-def tile_corners(hw: tuple[int, int], tile: int) -> list[tuple[int, int]]:
+def tile_corners(hw: Sequence[int], tile: int) -> list[tuple[int, int]]:
     """List the top left corners of a frame's tiles, row by row; the last ones may be smaller."""
     return [(y, x) for y in range(0, hw[0], tile) for x in range(0, hw[1], tile)]
 
@@ -73,7 +73,7 @@ def encode_frame(image: np.ndarray, label: np.ndarray, jpeg_quality: int | None)
     if jpeg_quality is not None:
         suffix, how = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
     records = []
-    for y, x in tile_corners(label.shape, TILE):
+    for y, x in tile_corners(image.shape[:2], TILE):
         place = (slice(y, y + TILE), slice(x, x + TILE))
         pixels = cv2.imencode(suffix, image[place], how)[1].tobytes()
         payload = pixels + cv2.imencode(".png", label[place], LABEL_PNG)[1].tobytes()

@@ -52,7 +52,7 @@ def draw_crop(
     for start, side, crop in zip(patch[:2], patch[2:], crop_hw):
         first, last = round(start * scale), round((start + side) * scale) - crop
         corner.append(int(random.integers(min(first, last), max(first, last) + 1)))
-    return Crop(scale, *corner, mirror=bool(mirror and random.random() < 0.5))
+    return Crop(scale, corner[0], corner[1], bool(mirror and random.random() < 0.5))
 
 
 def find_window(

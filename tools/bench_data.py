@@ -14,6 +14,7 @@ from statistics import median
 import cv2
 import numpy as np
 import psutil
+from PIL import Image
 
 from configs.datasets import load_dataset
 from configs.schema import Data, Network
@@ -111,7 +112,8 @@ def write_frames(root: Path, count: int) -> None:
         label = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
         name = f"town_{number:06d}_000019"
         cv2.imwrite(str(folders[0] / f"{name}_leftImg8bit.png"), noisy)
-        cv2.imwrite(str(folders[1] / f"{name}_gtFine_labelIds.png"), label)
+        # With Pillow, as the data set's own scripts write them.
+        Image.fromarray(label).save(folders[1] / f"{name}_gtFine_labelIds.png")
 
 
 def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float):
