@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +44,9 @@ def in_processes(
     """
     # Forking this process would copy locks that its threads hold.
     context = multiprocessing.get_context("forkserver")
-    pool = ProcessPoolExecutor(min(jobs or allowed_cores(), max(len(items), 1)), context)
+    jobs = min(jobs or allowed_cores(), max(len(items), 1))
+    quiet = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once, without a traceback each
+    pool = ProcessPoolExecutor(jobs, context, signal.signal, quiet)
     try:
         of_future = {pool.submit(work, item): item for item in items}
         for future in _shown(as_completed(of_future), what, len(items)):
