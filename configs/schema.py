@@ -141,7 +141,7 @@ class Solver:
 
 @dataclass(frozen=True)
 class Crf:
-    """Fully connected CRF on top of a prediction (section 4.1.3; the energy of DeepLab, its [3])."""
+    """Fully connected CRF on top of a prediction (section 4.1.2; energy of DeepLab-V2)."""
 
     sigma_alpha: float = key(15.0, "pixels: reach of the kernel of place and colour", at_least=0.01)
     sigma_beta: float = key(3.0, "of 0..255: its tolerance of other colours", at_least=0.01)

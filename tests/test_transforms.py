@@ -9,7 +9,9 @@ from data_iter.transforms import draw_crop, find_window, resize_window
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 0.7, 1.1, 0.123456])
-@pytest.mark.parametrize("corner", [(0, 0), (30, 60), (33, 140), (7, 13), (-20, -9), (61, 118), (400, 10)])
+@pytest.mark.parametrize(
+    "corner", [(0, 0), (30, 60), (33, 140), (7, 13), (-20, -9), (61, 118), (400, 10)]
+)
 def test_window_equals_the_part_of_the_resized_whole(scale, corner):
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (123, 217, 3), np.uint8)
