@@ -276,7 +276,7 @@ def die(item):
 
 
 def test_a_killed_process_is_told():
-    with pytest.raises(RunError, match="a process was killed .out of memory"):
+    with pytest.raises(RunError, match="a worker process was killed .out of memory"):
         list(in_processes(die, [1, 2], "refining", 1))
 
 

@@ -11,9 +11,11 @@ from PIL import Image
 from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
+from configs.schema import Crf
 from data_iter.files import read_image, read_label
 from tools import predict
 from tools.averaging import Averager
+from tools.dense_crf import refine
 from tools.inference import load_segmenter, overlapped
 from tools.probabilities import read_probabilities
 
@@ -180,3 +182,17 @@ def test_options_that_make_no_sense(run, tmp_path, capsys):
     assert "--tile 64" in error_of(capsys, *rest, "--tile", "64")
     assert "multiples of 32" in error_of(capsys, *rest, "--tile", "64,65")
     assert not (tmp_path / "out").exists()
+
+
+def test_crf_beside_the_network(run, tmp_path, capsys):
+    sizes = {"a": (24, 37), "b": (31, 26)}
+    for name, hw in sizes.items():
+        write_image(tmp_path / "in" / f"{name}.png", hw)
+    out = tmp_path / "out"
+    options = ("--model", run, "--out", out, "--crf", "--save-probabilities")
+    assert predict.main([str(a) for a in (tmp_path / "in", *options)]) == 0
+    assert "2 segmented" in capsys.readouterr().out
+    for name in sizes:
+        image = read_image(tmp_path / "in" / f"{name}.png")
+        expected = refine(image, read_probabilities(out / f"{name}.npz"), Crf())
+        np.testing.assert_array_equal(read_label(out / f"{name}.png"), expected)

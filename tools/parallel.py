@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -36,6 +37,17 @@ def in_processes(
     """Apply ``work``, which holds the interpreter lock, to all items; yields each when done.
 
     ``work`` is a function of a module (or a partial of one); items and results are pickled.
+    Raises ``RunError`` as :func:`processes` does.
+    """
+    with processes(min(jobs or allowed_cores(), max(len(items), 1))) as pool:
+        of_future = {pool.submit(work, item): item for item in items}
+        for future in _shown(as_completed(of_future), what, len(items)):
+            yield of_future.pop(future), future.result()
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of processes that ends, its queue dropped, with the block.
 
     Raises
     ------
@@ -44,17 +56,12 @@ def in_processes(
     """
     # Forking this process would copy locks that its threads hold.
     context = multiprocessing.get_context("forkserver")
-    jobs = min(jobs or allowed_cores(), max(len(items), 1))
     quiet = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once, without a traceback each
     pool = ProcessPoolExecutor(jobs, context, signal.signal, quiet)
     try:
-        of_future = {pool.submit(work, item): item for item in items}
-        for future in _shown(as_completed(of_future), what, len(items)):
-            yield of_future.pop(future), future.result()
+        yield pool
     except BrokenProcessPool:
-        raise RunError(
-            f"{what}: a process was killed (out of memory?); fewer --jobs need less"
-        ) from None
+        raise RunError("a worker process was killed (out of memory?)") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -26,6 +26,9 @@ from train.runtime import command, contexts  # isort: skip  # first: sets thread
 
 import argparse
 import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from rich.console import Console
@@ -34,6 +37,7 @@ from rich.table import Table
 
 from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
+from configs.loader import load_config
 from configs.schema import parse
 from data_iter.files import read_image
 from tools.averaging import TILE_STEP, Averager
@@ -46,22 +50,32 @@ from tools.inference import (
     write_labels,
     write_overlay,
 )
-from tools.probabilities import write_probabilities
+from tools.parallel import processes
+from tools.probabilities import quantise, write_probabilities
 from train.segmenter import most_probable
 
-Result = tuple[np.ndarray, "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
+Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
+Refine = Callable[[np.ndarray, np.ndarray], Future]
 
 
-def segment(image: np.ndarray, averager: Averager, refine: bool, keep: bool) -> Result:
-    """Return labels, refined by the CRF if wanted, and probabilities, if they are to be kept."""
+def segment(image: np.ndarray, averager: Averager, refine: Refine | None, keep: bool) -> Result:
+    """Return labels, or the CRF's that are on their way, and probabilities if they are kept."""
     if not (refine or keep):
         return averager.labels(image), None
     probabilities = averager.probabilities(image)
-    if refine:
-        from tools.crf import refine as crf  # needs pydensecrf
+    stored = quantise(probabilities)
+    labels = refine(image, stored) if refine else most_probable(probabilities)
+    return labels, stored if keep else None
 
-        return crf(image, probabilities), probabilities if keep else None
-    return most_probable(probabilities), probabilities
+
+@contextmanager
+def crf_process(run_dir: Path) -> Iterator[Refine]:
+    """Give the CRF of a run's configuration, at work beside the network in a process of its own."""
+    from tools.dense_crf import refine  # needs pydensecrf
+
+    crf = load_config(run_dir / "config.cfg").crf
+    with processes(1) as pool:
+        yield lambda image, probabilities: pool.submit(refine, image, probabilities, crf)
 
 
 def write_result(
@@ -72,6 +86,8 @@ def write_result(
     The label file comes last: where it is, the others are, and ``--resume`` looks for it alone.
     """
     labels, probabilities = result
+    if isinstance(labels, Future):
+        labels = labels.result()
     if probabilities is not None:
         write_probabilities(out / f"{image_file.stem}.npz", probabilities)
     write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset)
@@ -103,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     add("--flip", action="store_true", help="average with the mirror image too")
     add("--tile", metavar="H,W", help=f"largest piece, multiples of {TILE_STEP}")
     add("--overlap", type=int, help="of tiles (default: 2 receptive radii, at most half a tile)")
-    add("--crf", action="store_true", help="refine with the paper's fully connected CRF")
+    add("--crf", action="store_true", help="refine with the CRF of the model's configuration")
     add("--save-probabilities", action="store_true", help="NAME.npz, 16 bits a class and pixel")
     add("--num-parts", type=int, default=1, help="share the images between that many machines")
     add("--part-index", type=int, default=0, help="which share is this one's, from 0")
@@ -154,14 +170,15 @@ def main(argv=None) -> int:
             f"tiles overlap by {averager.overlap} pixels, the network sees {averager.radius} far: "
             "pixels near the seams may differ from those of the whole image"
         )
-    compute = functools.partial(
-        segment, averager=averager, refine=args.crf, keep=args.save_probabilities
-    )
     write = functools.partial(write_result, out=args.out, dataset=dataset)
-    results = overlapped(images, read_image, compute, write)
     console = Console()
     alone = len(images) == 1
-    counts = sum(track(results, "segmenting", len(images), disable=alone, console=console))
+    with crf_process(args.model) if args.crf else nullcontext() as refine:
+        compute = functools.partial(
+            segment, averager=averager, refine=refine, keep=args.save_probabilities
+        )
+        results = overlapped(images, read_image, compute, write)
+        counts = sum(track(results, "segmenting", len(images), disable=alone, console=console))
     print_shares(counts, dataset, console)
     print(f"{len(images)} segmented, in {args.out}")
     return 0

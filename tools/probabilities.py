@@ -19,13 +19,20 @@ from train.files import atomic_write
 PROBABILITY_SCALE = 65535
 
 
-def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
-    """Write (L, H, W) floats of 0..1; the file is there only when whole."""
+def quantise(probabilities: np.ndarray) -> np.ndarray:
+    """Round (L, H, W) floats of 0..1 to uint16, PROBABILITY_SCALE for 1."""
     quantised = np.empty(probabilities.shape, np.uint16)
     for plane, out in zip(probabilities, quantised):  # by class: a frame's floats are large
         np.rint(plane * np.float32(PROBABILITY_SCALE), out=out, casting="unsafe")
+    return quantised
+
+
+def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    """Write (L, H, W), floats of 0..1 or quantised; the file is there only when whole."""
+    if probabilities.dtype != np.uint16:
+        probabilities = quantise(probabilities)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, probabilities=quantised)
+        np.savez_compressed(file, probabilities=probabilities)
 
 
 def read_probabilities(path: Path) -> np.ndarray:
