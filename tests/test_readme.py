@@ -15,6 +15,8 @@ COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", 
 @pytest.mark.parametrize(("file", "arguments"), COMMANDS)
 def test_a_command_exists_and_knows_its_options(file, arguments):
     source = (PROJECT / file).read_text()
+    if file == "train/launch.py":
+        arguments = arguments.split(" -- ")[0]  # what follows are train_model.py's
     for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments):
         assert f'"{option}"' in source, option
 

@@ -1,6 +1,6 @@
-r"""Refine saved probability maps by a fully connected CRF (paper, section 4.1.3).
+r"""Refine saved probability maps by a fully connected CRF (paper, section 4.1.2).
 
-  python tools/predict.py FOLDER --model runs/duc_hdc --probabilities --out results
+  python tools/predict.py FOLDER --model runs/duc_hdc --save-probabilities --out results
   python tools/crf.py --images FOLDER --probabilities results --dataset cityscapes --out refined
 
 Each probability map NAME.npz with its image NAME.* gives NAME.png, a palette PNG of train ids. The

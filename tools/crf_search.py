@@ -1,4 +1,4 @@
-r"""Search the CRF's parameters on a validation set (paper, section 4.1.3: a grid search).
+r"""Search the CRF's parameters on a validation set (paper, section 4.1.2: a grid search).
 
   python tools/predict.py VAL_IMAGES --model runs/duc_hdc --probabilities --out results
   python tools/crf_search.py --images VAL_IMAGES --probabilities results --dataset cityscapes \

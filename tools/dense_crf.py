@@ -1,4 +1,4 @@
-"""Fully connected CRF: sharpen a prediction by the image's colours (paper, section 4.1.3).
+"""Fully connected CRF: sharpen a prediction by the image's colours (paper, section 4.1.2).
 
 The energy is that of DeepLab (the paper's [3]): unary -log p, and for every pair of pixels i, j
 with different labels
