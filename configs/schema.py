@@ -104,7 +104,7 @@ class Solver:
         0.9, "of the poly schedule lr * (1 - iteration / iterations) ** power", at_least=0
     )
     momentum: float = key(0.9, "of SGD", at_least=0)
-    weight_decay: float = key(5e-4, "L2, on convolution weights", at_least=0)
+    weight_decay: float = key(5e-4, "L2, on weights and BN gammas, not on biases", at_least=0)
     clip_gradient: float = key(
         5.0, "bound on each gradient element; 0: none (release: 5)", at_least=0
     )

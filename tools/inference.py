@@ -23,7 +23,7 @@ from data_iter.errors import DataError
 from data_iter.files import read_label, read_size
 from train.errors import RunError
 from train.files import atomic_write
-from train.params import Params, build_symbol, check_params, first_line
+from train.params import Params, build_symbol, check_params, reason
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
@@ -66,7 +66,7 @@ def read_run(run_dir: Path, epoch: int | None = None) -> RunParts:
         try:
             symbol = mx.sym.load(str(graph))
         except mx.base.MXNetError as error:
-            raise RunError(f"{graph}: not a whole graph ({first_line(error)})") from None
+            raise RunError(f"{graph}: not a whole graph ({reason(error)})") from None
     else:
         symbol = build_symbol(config, dataset)
     check_params(symbol, *params, run.path, config.network.downsample)

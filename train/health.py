@@ -13,7 +13,7 @@ from configs.schema import Config
 from data_iter import DataError
 
 from .errors import RunError
-from .params import first_line
+from .params import reason
 
 # Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
 EXPLODED = 20.0
@@ -55,7 +55,7 @@ def explained(config: Config, run: Path, data_root: Path) -> Iterator[None]:
             raise
         height, width = config.data.crop_hw
         raise RunError(
-            f"out of memory ({first_line(error)}): lower solver.batch_size "
+            f"out of memory ({reason(error)}): lower solver.batch_size "
             f"({config.solver.batch_size}) or data.crop_hw ({height},{width}), or use more devices"
         ) from None
     except OSError as error:

@@ -39,7 +39,7 @@ def read_params(path: Path) -> tuple[Params, Params]:
     try:
         named = mx.nd.load(str(path))
     except mx.base.MXNetError as error:
-        raise RunError(f"{path}: not a whole MXNet parameter file ({first_line(error)})") from None
+        raise RunError(f"{path}: not a whole MXNet parameter file ({reason(error)})") from None
     if not isinstance(named, dict):
         raise RunError(f"{path}: its arrays have no names")
     for key in named:
@@ -63,12 +63,10 @@ def split_params(named: Params) -> tuple[Params, Params]:
     return groups["arg"], groups["aux"]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of MXNet's message that says something."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next(
-        (line for line in lines if line and not line.startswith("Traceback")), "no reason given"
-    )
+def reason(error: Exception) -> str:
+    """Return the line of MXNet's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "Error:" in line), lines[0] if lines else "no reason")
 
 
 def check_params(
