@@ -138,6 +138,14 @@ def test_a_stopped_and_resumed_job_equals_one_started_by_hand(root, tmp_path):
     assert training.same(training.arrays(tmp_path / "out", LAST), expected)
     assert training.log(tmp_path / "out") == training.log(tmp_path / "unbroken")
 
+    # Each worker learnt BN statistics of its own; the model, and the second epoch, have their mean.
+    model = training.arrays(tmp_path / "out", "model-0001.params")
+    state = training.arrays(tmp_path / "out", "model-0001.state")
+    name = "conv5_2_1x1_increase/bn_moving_mean"
+    own = [state[f"worker{rank}.device0:{name}"] for rank in (0, 1)]
+    assert not np.array_equal(*own)
+    np.testing.assert_allclose(model[f"aux:{name}"], (own[0] + own[1]) / 2, rtol=1e-5, atol=1e-7)
+
 
 @pytest.mark.slow
 def test_asynchronous_workers_train_and_resume(root, tmp_path):
