@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import args, evaluateImgLists
 from PIL import Image
+from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
+from data_iter.files import read_image
 from tools.evaluate import score_folder
 from tools.export_submission import main
+from tools.inference import load_segmenter
 from tools.kitti_bev import read_calibration, to_bev
 from tools.probabilities import write_probabilities
 
@@ -369,3 +372,42 @@ def test_wrong_voc_archives(voc, capsys):
 def test_the_name_says_the_archive(voc, capsys):
     assert export("voc", "--predictions", voc / "out", "--out", voc / "r.zip") == 2
     assert "expected a name that ends in .tar" in capsys.readouterr().err
+
+
+def noisy_images(folder, names):
+    for number, name in enumerate(names):
+        save(folder / name, noise(26, 38, number))
+
+
+def test_cityscapes_from_a_model(tmp_path, capsys):
+    run = make_run(tmp_path / "run", "cityscapes").path
+    names = [f"bonn_00000{number}_000019" for number in range(2)]
+    images = tmp_path / "data/leftImg8bit/test/bonn"
+    noisy_images(images, [f"{name}_leftImg8bit.png" for name in names])
+    out = tmp_path / "c.zip"
+    assert export("cityscapes", "--model", run, "--data-root", tmp_path / "data", "--out", out) == 0
+    segmenter, dataset = load_segmenter(run)
+    for name in names:
+        labels = segmenter.labels(read_image(images / f"{name}_leftImg8bit.png"))
+        picture = Image.open(io.BytesIO(read_zip(out)[f"{name}.png"]))
+        np.testing.assert_array_equal(np.array(picture), dataset.train_to_label[labels])
+    assert export("voc", "--model", run, "--data-root", tmp_path, "--out", tmp_path / "v.tar") == 2
+    assert export("voc", "--model", run, "--out", tmp_path / "v.tar") == 2
+    assert "--model needs --data-root" in capsys.readouterr().err
+
+
+def test_kitti_from_a_model(kitti, capsys):
+    run = make_run(kitti / "run", "kitti").path
+    images = kitti / "data_road/testing/image_2"
+    noisy_images(images, [f"{name}_000000.png" for name in ("um", "umm", "uu")])
+    source = ("--model", run, "--data-root", kitti / "data_road")
+    assert export("kitti", *source, "--out", kitti / "k.zip") == 0
+    segmenter, _ = load_segmenter(run)
+    road = segmenter.probabilities(read_image(images / "umm_000000.png"))[1]
+    matrix = read_calibration(kitti / "data_road/testing/calib/umm_000000.txt")
+    picture = Image.open(io.BytesIO(read_zip(kitti / "k.zip")["umm_road_000000.png"]))
+    np.testing.assert_array_equal(np.array(picture), to_bev(np.rint(road * 255), matrix))
+    other = make_run(kitti / "other", "voc").path
+    source = ("--model", other, "--data-root", kitti / "data_road")
+    assert export("kitti", *source, "--out", kitti / "l.zip") == 2
+    assert "its classes are those of voc, not of kitti" in capsys.readouterr().err

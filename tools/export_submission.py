@@ -1,15 +1,17 @@
 r"""Make the archive that a benchmark's server accepts, or check one.
 
-  python tools/export_submission.py --dataset cityscapes --predictions DIR --out cityscapes.zip
+  python tools/export_submission.py --dataset cityscapes --model runs/duc_hdc \
+      --data-root cityscapes --out cityscapes.zip
   python tools/export_submission.py --dataset kitti --predictions DIR --data-root data_road \
       --out kitti.zip
   python tools/export_submission.py --dataset voc --predictions DIR --out results.tar --comp comp5
   python tools/export_submission.py --dataset cityscapes --check cityscapes.zip
 
 Predictions are those that tools/evaluate.py scores: train ids or label ids, for KITTI confidences
-or probability maps. With --data-root the frames and sizes are those of its split; else those of the
-official test set. An archive gets its name only when nothing is wrong with it; --check says
-everything that is wrong with any archive.
+or probability maps. A folder of tools/predict.py, which can average, refine and resume, will do.
+With --data-root the frames and sizes are those of its split; else those of the official test set.
+An archive gets its name only when nothing is wrong with it; --check says everything that is wrong
+with any archive.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 if not __package__:  # run as a file: make the project importable, and only the project
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from train.runtime import command  # isort: skip  # sets thread counts before anything loads
+from train.runtime import command, contexts  # isort: skip  # sets thread counts before anything loads
 
 import argparse
 from collections.abc import Callable
@@ -32,7 +34,7 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.errors import DataError
-from data_iter.files import read_label, read_size
+from data_iter.files import read_image, read_label, read_size
 from tools.archives import SubmissionError, check_archive, write_archive
 from tools.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.score_classes import values_kind
@@ -40,6 +42,7 @@ from tools.parallel import in_threads
 from tools.score_files import files, frame_name, index
 from tools.score_kitti import read_confidence, road_class, road_frame, road_maps
 from tools.submissions import BENCHMARKS
+from train.errors import RunError
 
 Pictures = dict[str, Callable[[], np.ndarray]]
 
@@ -80,6 +83,28 @@ def road_pictures(dataset: DatasetSpec, predictions: Path, samples: list[Sample]
     return {frame: partial(read, frame) for frame in found}
 
 
+def model_pictures(
+    dataset: DatasetSpec, run_dir: Path, samples: list[Sample], gpus: str | None
+) -> Pictures:
+    """Let a model segment the images of ``samples``, one at a time, when each is asked for."""
+    from tools.inference import load_segmenter  # loads MXNet, which folders and checks do without
+
+    segmenter, learnt = load_segmenter(run_dir, context=contexts(gpus)[0])
+    if learnt.train_classes != dataset.train_classes:
+        raise RunError(f"{run_dir}: its classes are those of {learnt.name}, not of {dataset.name}")
+
+    def label_ids(image: Path) -> np.ndarray:
+        return dataset.train_to_label[segmenter.labels(read_image(image))]
+
+    def road(image: Path) -> np.ndarray:
+        probability = segmenter.probabilities(read_image(image))[road_class(dataset)]
+        return from_above(np.rint(255 * probability).astype(np.uint8), image, image)
+
+    if dataset.layout == "kitti":
+        return {road_frame(sample.name): partial(road, sample.image) for sample in samples}
+    return {sample.name: partial(label_ids, sample.image) for sample in samples}
+
+
 def from_above(confidence: np.ndarray, file: Path, image: Path | None) -> np.ndarray:
     """Project a confidence map of ``image`` with the calibration file that belongs to it."""
     if image is None:
@@ -110,25 +135,33 @@ def expected_sizes(
     return dict.fromkeys([*map(road_frame, names), *lanes], BEV_HW)
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, choices=sorted(BENCHMARKS))
+    add = parser.add_argument
+    add("--dataset", required=True, choices=sorted(BENCHMARKS))
     source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", type=Path, help="run folder that segments --data-root's images")
     source.add_argument("--predictions", type=Path, help="folder of predictions")
     source.add_argument("--check", type=Path, metavar="FILE", help="check this archive")
-    parser.add_argument("--data-root", type=Path, help="the data set's folder")
-    parser.add_argument("--split", default="test", help="split of --data-root (default: test)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the archive, .zip or (voc) .tar")
-    parser.add_argument("--values", choices=("label_id", "train_id"), help="what predictions hold")
-    parser.add_argument(
-        "--comp", choices=("comp5", "comp6"), default="comp6", help="VOC: which task"
-    )
-    args = parser.parse_args(argv)
+    add("--data-root", type=Path, help="the data set's folder")
+    add("--split", default="test", help="split of --data-root (default: test)")
+    add("--out", type=Path, metavar="FILE", help="the archive, .zip or (voc) .tar")
+    add("--values", choices=("label_id", "train_id"), help="what predictions hold")
+    add("--comp", choices=("comp5", "comp6"), default="comp6", help="VOC: which task")
+    add("--gpus", help="number of the GPU for --model (default: the first, if any)")
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
     if not args.check and not args.out:
-        parser.error("--out is needed: the archive to write")
+        raise ConfigError("--out is needed: the archive to write")
+    if args.model and not args.data_root:
+        raise ConfigError("--model needs --data-root: the folder with the images to segment")
 
     dataset = load_dataset(args.dataset)
     samples = []
@@ -143,14 +176,16 @@ def main(argv=None) -> int:
             problems = check_archive(args.check, benchmark)
             if problems:
                 raise SubmissionError(str(args.check), problems)
+        elif args.model:
+            pictures = model_pictures(dataset, args.model, samples, args.gpus)
+            write_archive(args.out, benchmark, pictures, threads=1)  # the network uses all cores
         elif dataset.layout == "kitti":
             write_archive(args.out, benchmark, road_pictures(dataset, args.predictions, samples))
         else:
-            write_archive(
-                args.out, benchmark, label_pictures(dataset, args.predictions, args.values)
-            )
-    except SubmissionError as rejected:
-        print("\n".join(rejected.problems))
+            pictures = label_pictures(dataset, args.predictions, args.values)
+            write_archive(args.out, benchmark, pictures)
+    except SubmissionError as error:
+        print("\n".join(error.problems))
         raise
     print(f"{args.check or args.out}: nothing is wrong with it")
     return 0
