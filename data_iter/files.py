@@ -15,6 +15,7 @@ from .png import upper_rows
 
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
+PNG_END = b"IEND"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
 
@@ -48,6 +49,9 @@ def read_label(path: Path) -> np.ndarray:
     if encoded.startswith(PNG_SIGNATURE) and len(encoded) > PNG_COLOUR_TYPE:
         depth, kind = encoded[PNG_DEPTH], encoded[PNG_COLOUR_TYPE]
     if kind == PALETTE:
+        # Importing gluoncv makes Pillow fill in, everywhere, what is missing; the last chunk tells.
+        if PNG_END not in encoded[-1024:]:
+            raise DataError(f"{path}: not a whole PNG file ({len(encoded)} bytes; truncated?)")
         try:  # OpenCV would turn the palette's indices into colours
             return np.array(Image.open(io.BytesIO(encoded)))
         except (OSError, SyntaxError) as error:

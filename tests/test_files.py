@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from data_iter import DataError
 from data_iter.files import exif_orientation, read_image, read_label, read_size
@@ -51,7 +51,9 @@ def test_a_truncated_file_is_named(tmp_path, suffix, lost):
         read_image(file)
 
 
-def test_a_truncated_palette_label_is_named(tmp_path):
+@pytest.mark.parametrize("gluoncv_was_imported", [False, True])
+def test_a_truncated_palette_label_is_named(tmp_path, monkeypatch, gluoncv_was_imported):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", gluoncv_was_imported)
     palette = Image.fromarray(CLASSES, "P")
     palette.putpalette(list(range(256)))
     palette.save(tmp_path / "cut.png")
