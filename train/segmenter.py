@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 import cv2
@@ -14,12 +13,6 @@ from configs.schema import Network
 from data_iter.cells import unpack_scores
 
 from .folding import fold_batch_norm, inference_graph
-
-# A bound network holds activations in proportion to its image size, which MXNet does not share
-# between sizes, and some megabytes of machine code. Kept are the latest few sizes, as long as they
-# have no more pixels together than one Cityscapes frame.
-BOUND_SIZES = 4
-BOUND_PIXELS = 1024 * 2048
 
 
 class PixelSegmenter(ABC):
@@ -112,36 +105,21 @@ class Segmenter(PixelSegmenter):
             symbol = inference_graph(symbol)
             symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
             aux_params = {}
-        self._symbol = symbol
-        self._args = {name: value.as_in_context(context) for name, value in arg_params.items()}
-        self._auxs = {name: value.as_in_context(context) for name, value in aux_params.items()}
+        if context.device_type == "cpu":
+            symbol = symbol.get_backend_symbol("MKLDNN")  # fuses convolution, sum and ReLU
+        # Unlike an executor, which is bound to one image size and keeps every layer's output, this
+        # runs any size and frees each output after its last use (0.7 instead of 2.4 GB for
+        # ResNet-101 at 544x544).
+        self._network = mx.nd.CachedOp(symbol)
+        params = {**arg_params, **aux_params}
+        self._params = {name: value.as_in_context(context) for name, value in params.items()}
+        self._inputs = symbol.list_inputs()
         self._context = context
-        self._executors: OrderedDict[tuple[int, int], mx.executor.Executor] = OrderedDict()
 
     def forward(self, data: np.ndarray) -> np.ndarray:
         """Run the network; see :meth:`PixelSegmenter.forward`."""
-        executor = self._executor(data.shape[2:])
-        executor.arg_dict["data"][:] = data
-        return executor.forward(is_train=False)[0].asnumpy()[0]
-
-    def _executor(self, hw: tuple[int, int]) -> mx.executor.Executor:
-        """Return the network bound for an image size; the one used longest ago is dropped first."""
-        if hw not in self._executors:
-            while self._executors and not _fit([*self._executors, hw]):
-                self._executors.popitem(last=False)
-            data = mx.nd.zeros((1, 3, *hw), self._context)
-            self._executors[hw] = self._symbol.bind(
-                self._context,
-                {**self._args, "data": data},  # all sizes share the parameters' arrays
-                grad_req="null",
-                aux_states=self._auxs,
-            )
-        self._executors.move_to_end(hw)
-        return self._executors[hw]
-
-
-def _fit(sizes: list[tuple[int, int]]) -> bool:
-    return len(sizes) <= BOUND_SIZES and sum(h * w for h, w in sizes) <= BOUND_PIXELS
+        values = {**self._params, "data": mx.nd.array(data, self._context)}
+        return self._network(*(values[name] for name in self._inputs)).asnumpy()[0]
 
 
 def most_probable(planes: Iterable[np.ndarray]) -> np.ndarray:
