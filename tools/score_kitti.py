@@ -34,12 +34,16 @@ EPSILON = 1e-10  # the development kit's guard against 0 / 0
 
 
 def find_kitti_pairs(
-    ground_truth: Path, predictions: Path, names: Sequence[str] | None = None
+    ground_truth: Path,
+    predictions: Path,
+    names: Sequence[str] | None = None,
+    suffixes: Sequence[str] = (".png", ".npz"),
 ) -> list[Pair]:
     """Pair ``gt_image_2/um_road_000000.png`` with the prediction of that name, or ``um_000000``.
 
     Lanes (``um_lane_*``) take part where any is predicted. ``ground_truth`` is ``training`` or its
-    ``gt_image_2``; predictions are ``.png`` confidences or ``.npz`` probability maps.
+    ``gt_image_2``; predictions are ``.png`` confidences or ``.npz`` probability maps, the latter
+    where there are both.
     """
     folder = ground_truth / "gt_image_2"
     truths = index(
@@ -47,7 +51,7 @@ def find_kitti_pairs(
     )
     if not truths:
         raise DataError(f"{ground_truth}: no label files (gt_image_2/*_road_*.png) in it")
-    found = road_maps(predictions)
+    found = road_maps(predictions, suffixes)
     if not any(name.startswith("um_lane_") for name in found):
         truths = {name: file for name, file in truths.items() if not name.startswith("um_lane_")}
     return match(truths, found, predictions, names and [road_frame(name) for name in names])
@@ -141,12 +145,12 @@ def category_scores(counts: np.ndarray) -> dict[str, Any]:
     }
 
 
-def road_maps(folder: Path) -> dict[str, Path]:
-    """Find each frame's map: ``.png`` confidences, ``.npz`` probabilities where both are."""
+def road_maps(folder: Path, suffixes: Sequence[str] = (".png", ".npz")) -> dict[str, Path]:
+    """Find each frame's map; where there are several, the one with the last of ``suffixes``."""
     return {
         name: file
-        for suffix in ("png", "npz")
-        for name, file in index(files(folder, f"*.{suffix}"), lambda f: road_frame(f.stem)).items()
+        for suffix in suffixes
+        for name, file in index(files(folder, f"*{suffix}"), lambda f: road_frame(f.stem)).items()
     }
 
 

@@ -1,0 +1,142 @@
+r"""Make one self-contained HTML page of an evaluated folder of predictions.
+
+  python tools/report.py --dataset cityscapes --images leftImg8bit/val --ground-truth gtFine/val \
+      --predictions results --crf refined --out report.html
+  python tools/report.py --dataset kitti --images training/image_2 --ground-truth training \
+      --predictions results --out report.html
+
+The page needs no network: the score table beside the paper's, IoU bars and confusion matrix, and
+the best and the worst images with input, ground truth, prediction, errors and CRF result side by
+side, to be sorted, filtered by class and walked through by keyboard, on a phone too.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: make the project importable, and only the project
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from train.runtime import command  # isort: skip  # sets thread counts before anything loads
+
+import argparse
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from configs.datasets import load_dataset
+from tools.parallel import in_threads
+from tools.pictures import colours, data_uri, error_map, shrink
+from tools.report_data import Evaluation, KittiEvaluation
+from tools.score_files import read_names
+from train.files import atomic_write
+
+TEMPLATE = Path(__file__).with_suffix(".html.j2")
+WIDTH = 640  # pixels of a picture at most
+
+
+def choose(frames: list[dict[str, Any]], count: int) -> list[int]:
+    """Choose frames by number, in order: the worst and best ``count`` and each class's worst."""
+    scored = [number for number, frame in enumerate(frames) if frame["mean_iou"] is not None]
+    ranked = sorted(scored, key=lambda number: frames[number]["mean_iou"])
+    chosen = {*ranked[:count], *ranked[max(0, len(ranked) - count) :]}
+    for train_id in range(len(frames[0]["iou"])):
+        with_class = [number for number in scored if frames[number]["iou"][train_id] is not None]
+        if with_class:
+            chosen.add(min(with_class, key=lambda number: frames[number]["iou"][train_id]))
+    return sorted(chosen)
+
+
+def frame_context(evaluation: Evaluation, number: int) -> dict[str, Any]:
+    """Collect a frame's scores, and its pictures as data for ``<img>``."""
+    layers = evaluation.layers(number)
+    dataset = evaluation.dataset
+    image = shrink(layers.image, WIDTH, photo=True)
+    truth, prediction = (shrink(m, WIDTH, photo=False) for m in (layers.truth, layers.prediction))
+    errors = error_map(image, truth, prediction, dataset.ignore_id)
+    pictures = [
+        ("input", data_uri(image, photo=True)),
+        ("ground truth", data_uri(colours(truth, dataset), photo=False)),
+        ("prediction", data_uri(colours(prediction, dataset), photo=False)),
+        ("errors", data_uri(errors, photo=True)),
+    ]
+    scores = dict(evaluation.scores["frames"][number])
+    if layers.refined is not None:
+        refined = colours(shrink(layers.refined, WIDTH, photo=False), dataset)
+        pictures.append(("with CRF", data_uri(refined, photo=False)))
+        scores["refined_iou"] = evaluation.refined["frames"][number]["mean_iou"]
+    return scores | {"pictures": pictures}
+
+
+def class_context(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Collect each class's scores, with and without CRF, and its colour."""
+    refined = evaluation.refined["classes"] if evaluation.refined else None
+    return [
+        row
+        | {
+            "color": "rgb({}, {}, {})".format(*spec.color),
+            "refined_iou": refined[train_id]["iou"] if refined else None,
+        }
+        for train_id, (row, spec) in enumerate(
+            zip(evaluation.scores["classes"], evaluation.dataset.train_classes)
+        )
+    ]
+
+
+def confusion_shares(scores: dict[str, Any]) -> list[list[float]]:
+    """Give each true class's share, 0..1, of every predicted one, and of none of them."""
+    counts = np.array(scores["confusion"], np.float64)
+    return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist()
+
+
+def render(evaluation: Evaluation, title: str, count: int) -> str:
+    """Build the page."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    numbers = choose(evaluation.scores["frames"], count)
+    frames = in_threads(lambda number: frame_context(evaluation, number), numbers, "Painting")
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        dataset=evaluation.dataset.name,
+        images=evaluation.scores["images"],
+        rows=evaluation.rows(),
+        classes=class_context(evaluation),
+        confusion=confusion_shares(evaluation.scores),
+        frames=frames,
+        has_crf=evaluation.refined is not None,
+    )
+
+
+@command
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, help="name or .yaml file of the class table")
+    add("--images", required=True, type=Path, help="folder with the images, at any depth")
+    add("--ground-truth", required=True, type=Path, help="folder of label files")
+    add("--predictions", required=True, type=Path, help="folder that tools/evaluate.py scores")
+    add("--crf", type=Path, help="folder with the CRF's results")
+    add("--names", type=Path, help="file with the frames to show and score, one a line")
+    add("--show", type=int, default=12, help="how many of the best, and of the worst (default 12)")
+    add("--title", help="of the page (default: the data set's name)")
+    add("--out", required=True, type=Path, metavar="FILE", help="the page, .html")
+    args = parser.parse_args(argv)
+
+    dataset = load_dataset(args.dataset)
+    kind = KittiEvaluation if dataset.layout == "kitti" else Evaluation
+    names = read_names(args.names) if args.names else None
+    evaluation = kind(dataset, args.images, args.ground_truth, args.predictions, args.crf, names)
+    page = render(evaluation, args.title or f"{dataset.name}: predictions", max(args.show, 0))
+    with atomic_write(args.out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"{args.out}: {evaluation.scores['images']} images, {len(page) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
