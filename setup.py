@@ -35,7 +35,7 @@ setup(
     description="Dense Upsampling and Hybrid Dilated Convolution for segmentation, in MXNet",
     license="Apache-2.0",
     packages=["configs", "configs.datasets", "symbols", "data_iter", "train", "tools"],
-    package_data={"configs": ["*.cfg"], "configs.datasets": ["*.yaml"]},
+    package_data={"configs": ["*.cfg"], "configs.datasets": ["*.yaml"], "tools": ["*.j2"]},
     python_requires=">=3.9,<3.12",  # NumPy 1.23 has no build for 3.12, pandas 2.1 none for 3.8
     install_requires=[
         "Jinja2>=3.1",

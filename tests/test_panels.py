@@ -1,0 +1,100 @@
+"""Figures 3 to 7: which picture stands where."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.datasets import load_dataset
+from tools.panels import CAPTION, GAP, main
+from tools.probabilities import write_probabilities
+
+HW = (20, 31)
+CITY = load_dataset("cityscapes")
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def city(tmp_path):
+    """Two frames of road, of which model a (train ids) finds the left, b (label ids) the top."""
+    for number in range(2):
+        name = f"ulm_00000{number}_000019"
+        save(tmp_path / f"img/ulm/{name}_leftImg8bit.png", np.full((*HW, 3), 90, np.uint8))
+        save(tmp_path / f"gt/ulm/{name}_gtFine_labelIds.png", np.full(HW, 7, np.uint8))
+        save(tmp_path / f"gt/ulm/{name}_gtFine_instanceIds.png", np.full(HW, 7, np.uint16))
+        left = np.full(HW, 10, np.uint8)
+        left[:, :10] = 0
+        top = np.full(HW, 26, np.uint8)
+        top[:4] = 7
+        save(tmp_path / f"a/{name}_leftImg8bit.png", left)
+        save(tmp_path / f"b/{name}.png", top)
+    return tmp_path
+
+
+def panels(folder, *more, dataset="cityscapes"):
+    options = ("--dataset", dataset, "--images", folder / "img", "--out", folder / "f.png", *more)
+    return main([str(option) for option in options])
+
+
+def cell(figure, row, column, hw=HW):
+    top, left = CAPTION + row * (hw[0] + GAP), column * (hw[1] + GAP)
+    return figure[top : top + hw[0], left : left + hw[1]]
+
+
+def test_rows_and_columns(city):
+    frames = ("ulm_000001_000019", "ulm_000000_000019")
+    options = ("--ground-truth", city / "gt", "--predictions", city / "a", city / "b")
+    assert panels(city, *options, "--frames", *frames, "--captions", "A", "B") == 0
+    figure = np.array(Image.open(city / "f.png"))
+    assert figure.shape == (CAPTION + 2 * 20 + GAP, 4 * 31 + 3 * GAP, 3)
+    road, sky, car = (CITY.palette[train_id] for train_id in (0, 10, 13))
+    for row in range(2):
+        assert (cell(figure, row, 0) == 90).all()
+        assert (cell(figure, row, 1) == road).all()
+        a, b = cell(figure, row, 2), cell(figure, row, 3)
+        assert (a[:, :10] == road).all() and (a[:, 10:] == sky).all()
+        assert (b[:4] == road).all() and (b[4:] == car).all()
+    assert (figure[CAPTION:, 31 : 31 + GAP] == 255).all()
+
+
+def test_a_detail(city):
+    options = ("--predictions", city / "b", "--frames", "ulm_000001_000019", "--crop", "2,3,5,7")
+    assert panels(city, *options) == 0
+    figure = np.array(Image.open(city / "f.png"))
+    detail = cell(figure, 0, 1, (5, 7))
+    assert (detail[:2] == CITY.palette[0]).all() and (detail[2:] == CITY.palette[13]).all()
+
+
+def test_road_in_red(tmp_path):
+    save(tmp_path / "img/um_000003.png", np.full((*HW, 3), 100, np.uint8))
+    save(tmp_path / "img/uu_000003.png", np.full((*HW, 3), 100, np.uint8))
+    confidence = np.full(HW, 127, np.uint8)
+    confidence[10:] = 128
+    save(tmp_path / "out/um_road_000003.png", confidence)
+    road = (np.arange(20)[:, None] >= 10) * np.ones(HW) * 0.8
+    write_probabilities(tmp_path / "out/uu_000003.npz", np.stack([1 - road, road]))
+    options = ("--predictions", tmp_path / "out", "--overlay", "road")
+    assert panels(tmp_path, *options, "--frames", "um_000003", "uu_000003", dataset="kitti") == 0
+    figure = np.array(Image.open(tmp_path / "f.png"))
+    for row in range(2):
+        picture = cell(figure, row, 0)
+        assert (picture[:10] == 100).all() and (picture[10:] == [163, 70, 70]).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--frames", "ulm_000007_000019"), "img: no file of frame ulm_000007_000019 in it"),
+        (("--frames", "ulm_000001_000019", "--crop", "1,2,3"), "--crop 1,2,3: expected TOP,LEFT"),
+        (("--frames", "ulm_000001_000019", "--crop", "50,2,3,3"), "--crop 50,2,3,3: outside of"),
+        (("--frames", "ulm_000001_000019", "--overlay", "rood"), "--overlay rood: expected one of"),
+        (("--frames", "ulm_000001_000019", "--captions", "x", "y"), "--captions: expected 1"),
+    ],
+)
+def test_wrong_options(city, options, message, capsys):
+    assert panels(city, "--predictions", city / "a", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (city / "f.png").exists()
