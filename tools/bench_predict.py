@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "release.cfg"
 RUNS = 5
 SIZES = ((544, 544), (1024, 2048))
+# The process of a case: its threads are set before MXNet loads.
+WORKER = "import train.runtime; from tools.bench_predict import work; work()"
 FRAMES = 3  # of the folder that goes from files to labels
 # backend, precision, run folder, and the case that it is compared with
 CASES = (
@@ -103,7 +105,7 @@ class _worker:  # noqa: N801  a process, used like a function
 
     def __init__(self, *arguments: object):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.bench_predict", *map(str, arguments)],
+            [sys.executable, "-c", WORKER, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -218,14 +220,11 @@ def _files(segmenter, dataset, image, folder: Path) -> float:
     return (time.perf_counter() - start) / FRAMES
 
 
-def _main(arguments: list[str]) -> None:
-    kind, folder, *rest = arguments
+def work() -> None:
+    """Be a worker's process."""
+    kind, folder, *rest = sys.argv[1:]
     if kind == "prepare":
         _prepare(Path(folder), Path(rest[0]))
     else:
         backend, precision, height, width = rest
         _case(Path(folder), backend, precision, (int(height), int(width)))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1:])
