@@ -160,6 +160,7 @@ def test_a_palette_png_counts_by_index(voc):
 def test_names_select_frames(voc, capsys):
     save(voc / "gt" / "b.png", VOC_TRUTH)
     save(voc / "out" / "b.png", VOC_TRUTH * (VOC_TRUTH < 255))
+    save(voc / "out" / "other.png", VOC_TRUTH)  # as where a whole folder was segmented
     (voc / "val.txt").write_text("b\n")
     paths = ["--ground-truth", str(voc / "gt"), "--predictions", str(voc / "out")]
     assert main(["--dataset", "voc", *paths, "--names", str(voc / "val.txt")]) == 0

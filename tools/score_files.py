@@ -68,9 +68,9 @@ def match(
 ) -> list[Pair]:
     """Pair files by frame, sorted; ``DataError`` as :func:`find_pairs` says.
 
-    With ``names``, predictions for the other label files may lie beside the wanted ones.
+    With ``names``, predictions of other frames may lie beside the wanted ones.
     """
-    unknown = sorted(found.keys() - truths.keys())
+    unknown = [] if names is not None else sorted(found.keys() - truths.keys())
     if unknown:
         raise DataError(f"{found[unknown[0]]}: a prediction without a label file{_count(unknown)}")
     wanted = sorted(truths if names is None else names)
