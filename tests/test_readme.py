@@ -18,7 +18,14 @@ def test_a_command_exists_and_knows_its_options(file, arguments):
     if file == "train/launch.py":
         arguments = arguments.split(" -- ")[0]  # what follows are train_model.py's
     for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments):
-        assert f'"{option}"' in source, option
+        assert option == "--help" or f'"{option}"' in source, option
+
+
+def test_every_command_is_named():
+    commands = [*(PROJECT / "tools").glob("*.py"), *(PROJECT / "train").glob("*.py")]
+    for file in commands:
+        if '__name__ == "__main__"' in file.read_text():
+            assert f"python {file.relative_to(PROJECT)}" in README, file.name
 
 
 def test_every_experiment_has_a_row():

@@ -1,6 +1,6 @@
 r"""Search the CRF's parameters on a validation set (paper, section 4.1.2: a grid search).
 
-  python tools/predict.py VAL_IMAGES --model runs/duc_hdc --probabilities --out results
+  python tools/predict.py VAL_IMAGES --model runs/duc_hdc --save-probabilities --out results
   python tools/crf_search.py --images VAL_IMAGES --probabilities results --dataset cityscapes \
       --ground-truth gtFine/val --out search --grid sigma_alpha=10,15,20 w1=3,5
 
