@@ -11,8 +11,8 @@ import training
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from tools.curves import draw_curves, read_log
-from train.errors import RunError
+from tools import report
+from tools.curves import read_log
 from train.tensorboard import PICTURE_HEIGHT, Board, strip
 
 
@@ -89,8 +89,10 @@ def test_curves_of_two_runs_are_drawn(tmp_path):
         for name, scale in (("a", 1.0), ("b", 0.5))
     ]
     assert [r["iteration"] for r in read_log(runs[0])] == [20, 20, 40]
-    draw_curves(runs, tmp_path / "both.png")
-    draw_curves(runs[:1], tmp_path / "one.png")
+    for name, drawn in (("both", runs), ("one", runs[:1])):
+        assert (
+            report.main(["curves", *map(str, drawn), "--out", str(tmp_path / f"{name}.png")]) == 0
+        )
     both, one = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("both", "one"))
     assert both.shape == one.shape and both.std() > 0
     assert not np.array_equal(both, one)
@@ -99,9 +101,9 @@ def test_curves_of_two_runs_are_drawn(tmp_path):
 @pytest.mark.parametrize(
     "text, expected", [(None, "has no log.jsonl"), ("", "is empty"), ("{}\n{", "line 2")]
 )
-def test_a_run_without_a_usable_log_is_named(tmp_path, text, expected):
+def test_a_run_without_a_usable_log_is_named(tmp_path, capsys, text, expected):
     if text is not None:
         (tmp_path / "log.jsonl").write_text(text)
-    with pytest.raises(RunError, match=expected):
-        draw_curves([tmp_path], tmp_path / "curves.png")
+    assert report.main(["curves", str(tmp_path), "--out", str(tmp_path / "curves.png")]) == 2
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / "curves.png").exists()

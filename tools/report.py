@@ -1,13 +1,15 @@
-r"""Make one self-contained HTML page of an evaluated folder of predictions.
+r"""Make one self-contained HTML page of an evaluated folder of predictions, or draw curves.
 
   python tools/report.py --dataset cityscapes --images leftImg8bit/val --ground-truth gtFine/val \
       --predictions results --crf refined --out report.html
   python tools/report.py --dataset kitti --images training/image_2 --ground-truth training \
       --predictions results --out report.html
+  python tools/report.py curves runs/duc_hdc runs/baseline --out curves.png
 
 The page needs no network: the score table beside the paper's, IoU bars and confusion matrix, and
 the best and the worst images with input, ground truth, prediction, errors and CRF result side by
-side, to be sorted, filtered by class and walked through by keyboard, on a phone too.
+side, to be sorted, filtered by class and walked through by keyboard, on a phone too. ``curves``
+draws loss, learning rate and mIoU of one or more runs.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import jinja2
 import numpy as np
 
 from configs.datasets import load_dataset
+from tools.curves import draw_curves
 from tools.parallel import in_threads
 from tools.pictures import colours, data_uri, error_map, shrink
 from tools.report_data import Evaluation, KittiEvaluation
@@ -112,10 +115,21 @@ def render(evaluation: Evaluation, title: str, count: int) -> str:
 
 @command
 def main(argv=None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] not in ("page", "curves", "-h", "--help"):
+        argv = ["page", *argv]
+    args = _parser().parse_args(argv)
+    return args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    commands = parser.add_subparsers(title="commands", required=True, metavar="page|curves")
+    page = commands.add_parser("page", help="of an evaluated folder (where no command is given)")
+    page.set_defaults(run=_page)
+    add = page.add_argument
     add("--dataset", required=True, help="name or .yaml file of the class table")
     add("--images", required=True, type=Path, help="folder with the images, at any depth")
     add("--ground-truth", required=True, type=Path, help="folder of label files")
@@ -125,8 +139,14 @@ def main(argv=None) -> int:
     add("--show", type=int, default=12, help="how many of the best, and of the worst (default 12)")
     add("--title", help="of the page (default: the data set's name)")
     add("--out", required=True, type=Path, metavar="FILE", help="the page, .html")
-    args = parser.parse_args(argv)
+    curves = commands.add_parser("curves", help="loss, learning rate and mIoU of runs, as a PNG")
+    curves.set_defaults(run=_curves)
+    curves.add_argument("runs", nargs="+", type=Path, help="run folders")
+    curves.add_argument("--out", default=Path("curves.png"), type=Path, metavar="FILE")
+    return parser
 
+
+def _page(args: argparse.Namespace) -> int:
     dataset = load_dataset(args.dataset)
     kind = KittiEvaluation if dataset.layout == "kitti" else Evaluation
     names = read_names(args.names) if args.names else None
@@ -135,6 +155,12 @@ def main(argv=None) -> int:
     with atomic_write(args.out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{args.out}: {evaluation.scores['images']} images, {len(page) / 1e6:.1f} MB")
+    return 0
+
+
+def _curves(args: argparse.Namespace) -> int:
+    draw_curves(args.runs, args.out)
+    print(f"{args.out}: {len(args.runs)} run{'s' if len(args.runs) > 1 else ''}")
     return 0
 
 
