@@ -185,6 +185,13 @@ def test_a_lost_process_ends_the_job(root, tmp_path, member, number, kind, expec
 
 
 @pytest.mark.slow
+def test_a_job_that_does_not_get_on_ends_when_patience_does(root, tmp_path):
+    hung = job(root, tmp_path / "out", ENDLESS, launcher=("--patience", "0.001"))
+    assert hung.returncode == 2
+    assert "hangs after 0 iterations; the whole job was ended" in hung.stderr
+
+
+@pytest.mark.slow
 def test_a_mistake_ends_the_job_with_its_sentence(root, tmp_path):
     wrong = job(root, tmp_path / "out", "--set=solver.batch_size=3", "--cpus", "2")
     assert wrong.returncode == 2

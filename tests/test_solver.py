@@ -5,13 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
+import mxnet as mx
 import numpy as np
 import pytest
 import training
 
+from configs.datasets import load_dataset
 from configs.loader import load_config
+from train.params import initial_params
 
 LAST = "model-0003.params"
 
@@ -59,7 +63,10 @@ def test_run_folder_holds_what_prediction_and_repetition_need(run, root):
     assert str(root) not in (run / "config.cfg").read_text()
     started = json.loads((run / "starts.jsonl").read_text())
     assert started["seed"] == 0
-    assert "mxnet" in started["versions"]
+    assert started["versions"]["numpy"] == np.__version__
+    assert len(started["devices"]) == 1
+    model = started["processor"].split(" (")[0]
+    assert f": {model}\n" in Path("/proc/cpuinfo").read_text()
     code = (
         "import sys, mxnet as mx; m = mx.mod.Module.load(sys.argv[1], 3,"
         " label_names=['seg_loss_label']); m.bind([('data', (1, 3, 40, 56))], for_training=False);"
@@ -186,3 +193,24 @@ def test_a_run_begins_from_the_parameters_of_another(run, root, tmp_path):
     assert "loaded" in ended.stderr
     trained = training.arrays(run, LAST)
     assert training.same(training.arrays(out, "model-0002.params"), trained)
+
+
+def test_what_is_taken_over_is_listed(run, root, tmp_path, caplog):
+    named = mx.nd.load(str(run / LAST))
+    stem, count = named.pop("arg:conv1_1_3x3_s2_weight"), len(named)
+    named["arg:stem"] = stem
+    head = next(name for name in named if name.startswith("arg:fc1_") and "weight" in name)
+    named[head] = named[head][1:]  # as if of fewer classes
+    mx.nd.save(str(tmp_path / "x.params"), named)
+    config = load_config(root / "tiny.cfg", [f"solver.init_from={tmp_path}/x.params"])
+    with caplog.at_level("INFO", "train"):
+        arg_params, _ = initial_params(config, load_dataset(config.data.dataset))
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].endswith(f"{count - 1} parameters loaded, 2 initialised, 2 skipped")
+    assert f"  initialised: {head[4:]}" in said
+    assert "  initialised: conv1_1_3x3_s2_weight" in said
+    assert "  skipped: stem is not in this network" in said
+    there, here = named[head].shape, arg_params[head[4:]].shape
+    assert f"  skipped: {head[4:]} is {there} there, {here} here" in said
+    kept = "conv5_1_3x3_weight"
+    np.testing.assert_array_equal(arg_params[kept].asnumpy(), named[f"arg:{kept}"].asnumpy())

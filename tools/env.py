@@ -11,9 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a file: make the project importable, and only the project
-    sys.path[0] = str(PROJECT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
 import json
@@ -23,28 +22,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 
 from train import RunError, machine  # train.runtime would stop where MXNet cannot load
 
-PACKAGES = (
-    *machine.WHEELS,
-    "numpy",
-    "opencv-python",
-    "Pillow",
-    "scipy",
-    "gluoncv",
-    "pydensecrf2",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "cityscapesscripts",
-)
-
 MISSING = "not installed"
-
-# What the speed of int8 and bfloat16 hangs on.
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
 def main(argv=None) -> int:
@@ -54,13 +35,18 @@ def main(argv=None) -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(argv)
     report = {
-        "project": {"folder": str(PROJECT), "commit": commit()},
+        "project": {"folder": str(machine.PROJECT), "commit": machine.commit()},
         "python": {"version": platform.python_version(), "executable": sys.executable},
-        "system": {"platform": platform.platform(), "processor": processor(), **memory(), **disk()},
+        "system": {
+            "platform": platform.platform(),
+            "processor": machine.processor(),
+            **memory(),
+            **disk(),
+        },
         "threads": threads(),
         "mxnet": {"loads": mxnet_loads()},
         "gpus": gpus(),
-        "packages": {name: installed(name) for name in PACKAGES},
+        "packages": {name: machine.versions().get(name, MISSING) for name in machine.PACKAGES},
     }
     if args.json:
         print(json.dumps(report, indent=2))
@@ -70,24 +56,6 @@ def main(argv=None) -> int:
         for key, value in entries.items():
             print(f"  {key:<20} {value}")
     return 0
-
-
-def commit() -> str:
-    """Return git's commit of this project, and whether files differ from it."""
-    try:
-        return _output("git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown (not a git checkout, or no git)"
-
-
-def processor() -> str:
-    """Return the processor's name and which of `INSTRUCTIONS` it has."""
-    text = _read("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(flags[1].split()) if flags else set()
-    has = " ".join(name for name in INSTRUCTIONS if name in present)
-    return f"{model[1] if model else platform.machine()} ({has or 'no wide instructions known'})"
 
 
 def memory() -> dict[str, str]:
@@ -103,7 +71,7 @@ def disk() -> dict[str, str]:
     """Return the free space where the project and where temporary files lie."""
     return {
         f"free in {folder}": f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
-        for folder in (str(PROJECT), tempfile.gettempdir())
+        for folder in (str(machine.PROJECT), tempfile.gettempdir())
     }
 
 
@@ -126,7 +94,11 @@ def mxnet_loads() -> str:
         "print('yes:', mxnet.__version__, 'with CUDA' if cuda else 'for the CPU')"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=machine.PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode == 0:
         return result.stdout.strip()
@@ -141,24 +113,12 @@ def gpus() -> dict[str, object]:
     report: dict[str, object] = {"driver": driver[0] if driver else "none", "found": len(found)}
     for gpu in found:
         report[str(gpu)] = "mxnet-cu112 runs on it" if gpu.usable else "not for mxnet-cu112"
-    if installed("mxnet-cu112") != MISSING:
+    if "mxnet-cu112" in machine.versions():
         try:
             report["CUDA 11 libraries"] = f"all {len(machine.load_cuda_libraries())} load"
         except RunError as error:
             report["CUDA 11 libraries"] = str(error)
     return report
-
-
-def installed(package: str) -> str:
-    """Return a package's version."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return MISSING
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _read(path: str) -> str:

@@ -9,6 +9,9 @@ import ctypes
 import importlib.util
 import math
 import os
+import platform
+import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +21,25 @@ from .errors import RunError
 
 PYTHONS = ((3, 9), (3, 11))
 WHEELS = ("mxnet", "mxnet-cu112")
+PROJECT = Path(__file__).resolve().parents[1]
+
+# What a result hangs on, by the names that pip knows.
+PACKAGES = (
+    *WHEELS,
+    "numpy",
+    "opencv-python",
+    "Pillow",
+    "scipy",
+    "gluoncv",
+    "pydensecrf2",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "cityscapesscripts",
+)
+
+# What the speed of int8 and bfloat16 hangs on.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 # Compute capabilities in the binary of mxnet-cu112 1.9.1: machine code for sm_50 to sm_86 and no
 # PTX, so it runs on 5.0 to 8.9 (Maxwell to Ada) and cannot be translated for Hopper and later.
@@ -79,7 +101,7 @@ def mxnet_wheel() -> str | None:
     RunError
         Both are installed (they overwrite each other's files), or MXNet is missing.
     """
-    found = [name for name in WHEELS if _installed(name)]
+    found = [name for name in WHEELS if name in versions()]
     if len(found) > 1:
         raise RunError(
             "both mxnet and mxnet-cu112 are installed, and each has overwritten files of the "
@@ -152,6 +174,39 @@ def allowed_cores(
     return max(1, cores)
 
 
+def processor() -> str:
+    """Return the processor's name and which of `INSTRUCTIONS` it has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    present = set(flags[1].split()) if flags else set()
+    has = " ".join(name for name in INSTRUCTIONS if name in present)
+    return f"{model[1] if model else platform.machine()} ({has or 'no wide instructions known'})"
+
+
+def commit() -> str:
+    """Return git's commit of this project, and whether files differ from it."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout, or no git)"
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each of `PACKAGES` that is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def _cgroup_folders(root: Path, membership: Path) -> list[Path]:
     """List this process's CPU cgroups, version 1 or 2, each with all of its ancestors.
 
@@ -191,14 +246,6 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
     cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
     cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
     return Gpu(index, name.value.decode(), (major.value, minor.value))
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _load(library: str, remedy: str) -> None:

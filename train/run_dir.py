@@ -15,7 +15,6 @@ import json
 import logging
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,15 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mxnet as mx
-import numpy as np
 import portalocker
 
 from configs.datasets import DatasetSpec, load_dataset
 from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
+from . import machine
 from .errors import RunError
 from .files import atomic_write
 from .params import Params, build_symbol, read_params
@@ -142,12 +140,14 @@ class RunDir:
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": sys.argv,
-            "commit": _commit(),
+            "commit": machine.commit(),
             "seed": seed,
             "devices": [str(context) for context in contexts],
+            "gpus": [str(gpu) for gpu in machine.gpus()],
+            "processor": machine.processor(),
             "machine": f"{platform.node()} {platform.platform()}",
             "python": platform.python_version(),
-            "versions": {m.__name__: m.__version__ for m in (mx, np, cv2)},
+            "versions": machine.versions(),
         }
         with (self.path / "starts.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -176,13 +176,3 @@ def _log_to(*files: logging.Handler) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
     )
-
-
-def _commit() -> str | None:
-    """Return git's commit of this project; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[1]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
