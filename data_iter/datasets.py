@@ -32,7 +32,8 @@ class Layout(NamedTuple):
     """How a data set's folders are read."""
 
     find: Callable[[Path, str], list[Sample]]
-    read_label: Callable[[Path], np.ndarray]  # -> (H, W) uint8, values of the class table's ids
+    # (path, rows=slice(None)) -> those rows of (H, W) uint8, values of the class table's ids
+    read_label: Callable[..., np.ndarray]
 
 
 def find_samples(
@@ -131,9 +132,9 @@ def _kitti(root: Path, split: str) -> list[Sample]:
     return chosen
 
 
-def _read_kitti(path: Path) -> np.ndarray:
+def _read_kitti(path: Path, rows: slice = slice(None)) -> np.ndarray:
     """Official encoding: pixels with red are valid, those of them with blue are road."""
-    colours = read_image(path)
+    colours = read_image(path)[rows]
     red, blue = colours[:, :, 0] > 0, colours[:, :, 2] > 0
     return np.where(red, blue.astype(np.uint8), np.uint8(255))
 
@@ -179,14 +180,15 @@ def _sbd_labels(root: Path) -> list[Path]:
     return next((found for place in places if (found := list(root.glob(place)))), [])
 
 
-def _read_voc(path: Path) -> np.ndarray:
+def _read_voc(path: Path, rows: slice = slice(None)) -> np.ndarray:
     """Palette or grey PNG, or SBD's ``.mat`` with the map in ``GTcls.Segmentation``."""
     if path.suffix != ".mat":
-        return read_label(path)
+        return read_label(path, rows)
     from scipy.io import loadmat
 
     try:
-        return np.ascontiguousarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], np.uint8)
+        label = loadmat(path)["GTcls"]["Segmentation"][0, 0]
+        return np.ascontiguousarray(label[rows], np.uint8)
     except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
         raise DataError(
             f"{path}: not a whole .mat file with GTcls.Segmentation ({error})"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .errors import DataError
 from .png import SIGNATURE as PNG_SIGNATURE
-from .png import upper_rows
+from .png import cut_rows
 
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
@@ -29,19 +29,20 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def read_bgr(path: Path, rows: int | None = None) -> np.ndarray:
+def read_bgr(path: Path, rows: slice = slice(None)) -> np.ndarray:
     """As :func:`read_image`, in OpenCV's own channel order: one pass over the image less.
 
-    At least the first ``rows`` rows are returned; it may be all.
+    Of a PNG only the ``rows`` that are returned, and few others, are decoded.
     """
-    encoded = read_bytes(path)
-    if rows is not None:
-        encoded = upper_rows(encoded, rows) or encoded
-    return decode(path, encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return _decode_rows(path, read_bytes(path), rows, flags)
 
 
-def read_label(path: Path) -> np.ndarray:
-    """Decode a label file as (H, W) uint8, the values as stored: grey levels or palette indices."""
+def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
+    """Decode a label file as (H, W) uint8, the values as stored: grey levels or palette indices.
+
+    Of a grey PNG only the ``rows`` that are returned, and few others, are decoded.
+    """
     encoded = read_bytes(path)
     if encoded.startswith(JPEG_START):
         raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
@@ -53,10 +54,10 @@ def read_label(path: Path) -> np.ndarray:
         if PNG_END not in encoded[-1024:]:
             raise DataError(f"{path}: not a whole PNG file ({len(encoded)} bytes; truncated?)")
         try:  # OpenCV would turn the palette's indices into colours
-            return np.array(Image.open(io.BytesIO(encoded)))
+            return np.array(Image.open(io.BytesIO(encoded)))[rows]
         except (OSError, SyntaxError) as error:
             raise DataError(f"{path}: not a whole PNG file ({error})") from None
-    label = decode(path, encoded, cv2.IMREAD_UNCHANGED)
+    label = _decode_rows(path, encoded, rows, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         found = f"{label.shape[2] if label.ndim == 3 else 1} channels of {label.dtype}"
         hint = "; is it a colour mask for viewing?" if label.ndim == 3 else ""
@@ -90,6 +91,16 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _decode_rows(path: Path, encoded: bytes, rows: slice, flags: int) -> np.ndarray:
+    cut = cut_rows(encoded, rows)
+    if cut is None:
+        return decode(path, encoded, flags)[rows]
+    part, first = cut
+    decoded = decode(path, part, flags)
+    start, stop, _ = rows.indices(first + len(decoded))
+    return decoded[start - first : stop - first]
 
 
 def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:

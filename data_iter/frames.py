@@ -61,15 +61,20 @@ def open_frames(layout: str, root: Path, split: str, home: str = "", cache_mb: i
 
 
 class FileFrames:
-    """The files themselves (direct mode): each read decodes the image and the label once."""
+    """The files themselves (direct mode): a read decodes the rows of the region.
+
+    Sizes are read once; a frame's first read takes its label whole, to compare it with the image.
+    """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        read_label: Callable[[Path], np.ndarray] = LAYOUTS["folders"].read_label,
+        read_label: Callable[..., np.ndarray] = LAYOUTS["folders"].read_label,
     ):
         self._samples = samples
         self._read_label = read_label
+        self._hw: dict[int, tuple[int, int]] = {}
+        self._compared: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -80,7 +85,9 @@ class FileFrames:
 
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width)."""
-        return read_size(self._samples[number].image)
+        if number not in self._hw:
+            self._hw[number] = read_size(self._samples[number].image)
+        return self._hw[number]
 
     def read(
         self, number: int, rows: slice = ALL, columns: slice = ALL
@@ -89,10 +96,15 @@ class FileFrames:
         sample = self._samples[number]
         if sample.label is None:
             raise DataError(f"{sample.image}: the image has no label")
-        label, hw = self._read_label(sample.label), self.hw(number)
-        if label.shape != hw:
-            raise DataError(_other_size(sample, label.shape, hw))
-        return read_bgr(sample.image, rows.stop)[rows, columns], label[rows, columns]
+        if number in self._compared:
+            label = self._read_label(sample.label, rows)
+        else:
+            label, hw = self._read_label(sample.label), self.hw(number)
+            if label.shape != hw:
+                raise DataError(_other_size(sample, label.shape, hw))
+            self._compared.add(number)
+            label = label[rows]
+        return read_bgr(sample.image, rows)[:, columns], label[:, columns]
 
     def read_bgr(self, number: int) -> np.ndarray:
         """Return a whole image without its label, which a test split has not."""
@@ -110,7 +122,6 @@ class CachedFrames:
         self._frames = frames
         self._free = limit
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._hw: dict[int, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -122,9 +133,7 @@ class CachedFrames:
 
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width)."""
-        if number not in self._hw:
-            self._hw[number] = self._frames.hw(number)
-        return self._hw[number]
+        return self._frames.hw(number)
 
     def read(
         self, number: int, rows: slice = ALL, columns: slice = ALL

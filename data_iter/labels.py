@@ -18,7 +18,9 @@ def to_train_ids(label: np.ndarray, lut: np.ndarray, path: Path | str) -> np.nda
     """
     if not label.size:
         return label
-    if cv2.LUT(label, (lut < 0).astype(np.uint8)).any():
+    outside = lut < 0
+    # Only where a value is as high as the first one outside need every pixel be looked up.
+    if label.max() >= np.argmax(outside) and cv2.LUT(label, outside.astype(np.uint8)).any():
         counts = np.bincount(label.ravel(), minlength=256)
         raise DataError(f"{path}: {outside_table(counts, lut)}")
     return cv2.LUT(label, lut.astype(np.uint8))

@@ -1,6 +1,6 @@
-"""Decode no more rows of a PNG than are wanted, faster than OpenCV alone does.
+"""Decode only some rows of a PNG, faster than OpenCV alone does.
 
-A PNG can only be decoded from the top, and most of that is inflating. Intel's ISA-L (package
+A PNG can only be inflated from the top, and most of decoding is that. Intel's ISA-L (package
 ``isal``) inflates twice as fast as zlib and stops after the rows that are wanted; they are handed
 to OpenCV as a PNG stored without compression, so that undoing PNG's filters stays its business.
 """
@@ -8,6 +8,7 @@ to OpenCV as a PNG stored without compression, so that undoing PNG's filters sta
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any
 
 igzip_lib: Any
@@ -16,19 +17,23 @@ try:
     from isal import igzip_lib, isal_zlib
 except ImportError:  # no wheel for this machine: OpenCV decodes the whole file
     igzip_lib = isal_zlib = None
+inflating = isal_zlib or zlib  # the fastest that is there, for whoever needs ``zlib``
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Width, height, depth, colour type, and the methods of compression, filtering and interlacing.
 HEADER = struct.Struct(">IIBBBBB")
 CHANNELS = {0: 1, 2: 3}  # of grey and RGB, the colour types that need nothing but their own bytes
+ALONE = (b"\0", b"\1")  # filters None and Sub: they do not refer to the row above
 STORED_BLOCK = 65535  # bytes that one uncompressed deflate block holds
 
 
-def upper_rows(encoded: bytes, rows: int) -> bytes | None:
-    """Return a PNG of the first ``rows`` rows of another, or None where it has to be taken whole.
+def cut_rows(encoded: bytes, rows: slice) -> tuple[bytes, int] | None:
+    """Return a PNG that holds ``rows`` of another and ends with them, and the row it begins with.
 
-    That is an image that is no PNG, not 8-bit grey or RGB, interlaced, or damaged in any way
-    (OpenCV then says so); or this machine has no ``isal``.
+    A row can be decoded without the one above it where its filter does not refer to that; the new
+    PNG begins with the last such row that is early enough. None where the image has to be taken
+    whole: it is no PNG, not 8-bit grey or RGB, interlaced, or damaged in any way (OpenCV then says
+    so); or this machine has no ``isal``.
     """
     chunks = _chunks(encoded) if igzip_lib else None
     if chunks is None:
@@ -37,8 +42,9 @@ def upper_rows(encoded: bytes, rows: int) -> bytes | None:
     width, height, depth, colour, *methods = HEADER.unpack(header)
     if depth != 8 or colour not in CHANNELS or any(methods):
         return None
-    rows = max(min(rows, height), 1)
-    length = rows * (1 + width * CHANNELS[colour])
+    start, stop, _ = rows.indices(height)
+    stride = 1 + width * CHANNELS[colour]  # a row is its filter's number and its bytes
+    length = max(stop, start + 1) * stride
     inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
     try:
         filtered = inflater.decompress(compressed, length)
@@ -46,11 +52,12 @@ def upper_rows(encoded: bytes, rows: int) -> bytes | None:
         return None
     if len(filtered) != length:
         return None
-    header = HEADER.pack(width, rows, depth, colour, *methods)
-    return b"".join(
-        (SIGNATURE, *_chunk(b"IHDR", [header]), *_chunk(b"IDAT", _stored(filtered)),
-         *_chunk(b"IEND", []))
-    )  # fmt: skip
+    filters = filtered[: (start + 1) * stride : stride]
+    first = max(0, *map(filters.rfind, ALONE))
+    header = HEADER.pack(width, length // stride - first, depth, colour, *methods)
+    pixels = _stored(memoryview(filtered)[first * stride :])
+    parts = (*_chunk(b"IHDR", [header]), *_chunk(b"IDAT", pixels), *_chunk(b"IEND", []))
+    return b"".join((SIGNATURE, *parts)), first
 
 
 def _chunks(encoded: bytes) -> tuple[bytes, bytes] | None:
@@ -78,13 +85,12 @@ def _chunks(encoded: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-def _stored(content: bytes) -> list[Any]:
+def _stored(content: memoryview) -> list[Any]:
     """Wrap bytes as a zlib stream without compression (RFC 1950 and 1951)."""
-    view = memoryview(content)
     parts: list[Any] = [b"\x78\x01"]
-    for begin in range(0, len(view), STORED_BLOCK):
-        block = view[begin : begin + STORED_BLOCK]
-        last = begin + STORED_BLOCK >= len(view)
+    for begin in range(0, len(content), STORED_BLOCK):
+        block = content[begin : begin + STORED_BLOCK]
+        last = begin + STORED_BLOCK >= len(content)
         parts += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
     return [*parts, struct.pack(">I", isal_zlib.adler32(content))]
 

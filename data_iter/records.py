@@ -1,18 +1,23 @@
 """Prepared frames in MXNet's RecordIO: each is cut into tiles, so that a crop reads few pixels.
 
 A prepared folder holds, for each split, ``SPLIT.frames.json`` and shards ``SPLIT-0000.rec`` with
-their ``.idx``. A record is a square patch of a frame: the image as PNG or JPEG, then the label as
-PNG, behind MXNet's ``IRHeader``, whose ``id`` is the CRC-32 of the two and ``id2`` the bytes of the
-image. Tiles do not depend on patch plan, crop or scales, so one folder serves every config; and
-nothing is stored twice, as whole overlapping patches would be.
+their ``.idx``. A record is a square patch of a frame: the image as PNG or JPEG, then the label's
+bytes deflated (zlib), behind MXNet's ``IRHeader``, whose ``id`` is the CRC-32 of the two and
+``id2`` the bytes of the image. Tiles do not depend on patch plan, crop or scales, so one folder
+serves every config; and nothing is stored twice, as whole overlapping patches would be.
+
+MXNet writes the files. They are read here, since its reader has one position and so serves one
+thread at a time: a crop's tiles of one row lie side by side, and come with one call.
 """
 
 from __future__ import annotations
 
 import json
-import threading
+import os
+import struct
+import weakref
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ import mxnet as mx
 import numpy as np
 
 from .errors import DataError
+from .png import inflating
 
 VERSION = 1
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls
@@ -28,7 +34,14 @@ MANIFEST = ".frames.json"
 # A training pays for decoding over and over, and inflating is most of it: lossless images are
 # stored, at twice the size of a compressed PNG; labels compress a hundredfold.
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 0]
-LABEL_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+# RecordIO: a record begins with MAGIC and a word that holds its length and, in the upper three
+# bits, whether it is whole or a part of one; it is filled up to whole words. MXNet takes MAGIC out
+# of the content, where it stands at a whole word, by cutting the record there.
+MAGIC = 0xCED7230A
+FRAMING = struct.Struct("<II")
+LENGTH_BITS = 29
+WHOLE, LAST_PART = 0, 3
+IR_HEADER = struct.Struct("<IfQQ")  # mx.recordio.IRHeader: flag, label, id, id2
 
 
 def manifest_file(root: Path, split: str) -> Path:
@@ -76,7 +89,7 @@ def encode_frame(image: np.ndarray, label: np.ndarray, jpeg_quality: int | None)
     for y, x in tile_corners(image.shape[:2], TILE):
         place = (slice(y, y + TILE), slice(x, x + TILE))
         pixels = cv2.imencode(suffix, image[place], how)[1].tobytes()
-        payload = pixels + cv2.imencode(".png", label[place], LABEL_PNG)[1].tobytes()
+        payload = pixels + zlib.compress(label[place].tobytes())
         header = mx.recordio.IRHeader(0, 0.0, zlib.crc32(payload), len(pixels))
         records.append(mx.recordio.pack(header, payload))
     return records
@@ -92,30 +105,61 @@ def write_records(rec: Path, idx: Path, frames: Iterable[list[bytes]]) -> None:
         writer.close()
 
 
-class _Shard:
-    """One open ``.rec`` file; its handle has one position, hence the lock."""
+class Shard:
+    """One open ``.rec`` file with its ``.idx``; ``DataError`` where one is missing or damaged."""
 
     def __init__(self, rec: Path):
         self.path = rec
-        self._lock = threading.Lock()
         idx = rec.with_suffix(".idx")
         if not (rec.is_file() and idx.is_file()):
             raise DataError(f"{rec}: it or its .idx is missing; pack the split again")
-        self._reader = mx.recordio.MXIndexedRecordIO(str(idx), str(rec), "r")
+        try:  # a line for each record: its number and, behind a tab, where it begins
+            lines = idx.read_text(encoding="ascii").splitlines()
+            self._begins = [int(line.split("\t")[1]) for line in lines]
+        except (ValueError, IndexError):
+            raise DataError(f"{idx}: not an index of records; pack the split again") from None
+        self._begins.append(rec.stat().st_size)
+        self._file = os.open(rec, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
-    def tile(self, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """Decode a record as (image BGR, label)."""
+    def tiles(self, first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Decode records that follow each other as (image BGR, label)."""
+        record = first
         try:
-            with self._lock:
-                record = self._reader.read_idx(key)
-            header, payload = mx.recordio.unpack(record)
-        except (KeyError, TypeError, ValueError, mx.base.MXNetError):
-            header, payload = None, b""
-        if header is None or zlib.crc32(payload) != header.id:
-            raise DataError(f"{self.path}: record {key} is damaged; pack the split again")
-        encoded = np.frombuffer(payload, np.uint8)
-        image = cv2.imdecode(encoded[: header.id2], cv2.IMREAD_COLOR)
-        return image, cv2.imdecode(encoded[header.id2 :], cv2.IMREAD_UNCHANGED)
+            begins = self._begins[first : first + count + 1]
+            content = os.pread(self._file, begins[-1] - begins[0], begins[0])
+            for record, begin in enumerate(begins[:-1], first):  # noqa: B007 said by the error
+                payload, size = _payload(content, begin - begins[0])
+                encoded = np.frombuffer(payload, np.uint8, size)
+                image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+                label = inflating.decompress(payload[size:], bufsize=TILE * TILE)
+                yield image, np.frombuffer(label, np.uint8).reshape(image.shape[:2])
+        except (OSError, ValueError, IndexError, struct.error):
+            raise DataError(
+                f"{self.path}: record {record} is damaged; pack the split again"
+            ) from None
+
+
+def _payload(content: bytes, position: int) -> tuple[memoryview, int]:
+    """Return image and label of the record at ``position``, and the bytes of the image.
+
+    ``ValueError`` or ``struct.error`` where it is damaged.
+    """
+    view, parts, kind = memoryview(content), [], None
+    while kind not in (WHOLE, LAST_PART):
+        magic, word = FRAMING.unpack_from(view, position)
+        kind, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
+        if magic != MAGIC:
+            raise ValueError("no record begins here")
+        begin = position + FRAMING.size
+        parts.append(view[begin : begin + length])
+        position = begin + -(-length // 4) * 4
+    record = parts[0] if len(parts) == 1 else memoryview(MAGIC.to_bytes(4, "little").join(parts))
+    _, _, checksum, size = IR_HEADER.unpack_from(record)
+    payload = record[IR_HEADER.size :]
+    if inflating.crc32(payload) != checksum:
+        raise ValueError("wrong checksum")
+    return payload, size
 
 
 class RecordFrames:
@@ -126,7 +170,7 @@ class RecordFrames:
         for part in split.split("+"):
             manifest = read_manifest(root, part)
             for entry in manifest["shards"]:
-                shard, first = _Shard(root / entry["file"]), 0
+                shard, first = Shard(root / entry["file"]), 0
                 for name, hw in entry["frames"]:
                     found.append((name, tuple(hw), manifest["tile"], shard, first))
                     first += len(tile_corners(hw, manifest["tile"]))
@@ -157,11 +201,11 @@ class RecordFrames:
             np.empty((y1 - y0, x1 - x0, 3), np.uint8),
             np.empty((y1 - y0, x1 - x0), np.uint8),
         )
-        across = -(-width // tile)
+        across, columns_of_tiles = -(-width // tile), range(x0, x1, tile)
         for y in range(y0, y1, tile):
-            for x in range(x0, x1, tile):
+            key = first + y // tile * across + x0 // tile
+            for x, decoded in zip(columns_of_tiles, shard.tiles(key, len(columns_of_tiles))):
                 place = (slice(y - y0, y - y0 + tile), slice(x - x0, x - x0 + tile))
-                key = first + y // tile * across + x // tile
-                image[place], label[place] = shard.tile(key)
+                image[place], label[place] = decoded
         inside = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
         return image[inside], label[inside]

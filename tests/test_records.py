@@ -17,7 +17,7 @@ from data_iter import DataError
 from data_iter.crops import CropReader
 from data_iter.datasets import find_samples
 from data_iter.frames import CachedFrames, FileFrames, open_frames
-from data_iter.records import RecordFrames
+from data_iter.records import RecordFrames, Shard, encode_frame, write_records
 from data_iter.segmentation_iter import SegmentationIter
 from tools import packing
 from tools.packing import pack
@@ -38,6 +38,30 @@ def write_frames(root, count):
         cv2.imwrite(str(root / f"labels/train/{number:02d}.png"), coarse.max(2).repeat(40, 0)[
             : HW[0]].repeat(40, 1)[:, : HW[1]] // 32)  # fmt: skip
     return root
+
+
+MAGIC = (0xCED7230A).to_bytes(4, "little")
+
+
+def test_records_that_hold_recordio_s_own_mark_are_read_back(tmp_path):
+    """MXNet cuts a record where its content has the mark at a whole word; all comes back."""
+    stored = np.resize(np.frombuffer(MAGIC, np.uint8), (100, 120, 3))
+    # OpenCV's PNG holds differences to the pixel on the left, of RGB.
+    image = np.ascontiguousarray(np.cumsum(stored, axis=1, dtype=np.uint8)[:, :, ::-1])
+    label = np.resize(np.frombuffer(MAGIC, np.uint8), (100, 120))
+    tiles = encode_frame(image, label, None)
+    written = [tiles, [*tiles, *tiles]]
+    write_records(tmp_path / "a.rec", tmp_path / "a.idx", written)
+    assert (tmp_path / "a.rec").read_bytes().count(MAGIC) > 6  # more than one for each record
+    theirs = mx.recordio.MXIndexedRecordIO(str(tmp_path / "a.idx"), str(tmp_path / "a.rec"), "r")
+    assert [theirs.read_idx(number) for number in range(3)] == [*tiles, *tiles, *tiles]
+    shard = Shard(tmp_path / "a.rec")
+    for first, count in ((0, 3), (1, 1), (2, 1)):
+        found = list(shard.tiles(first, count))
+        assert len(found) == count
+        for pixels, values in found:
+            np.testing.assert_array_equal(pixels, image)
+            np.testing.assert_array_equal(values, label)
 
 
 @pytest.fixture(scope="module")
