@@ -27,9 +27,7 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
 from data_iter.cells import unpack_scores
-from data_iter.crops import CropReader
-from data_iter.frames import open_frames
-from data_iter.segmentation_iter import SegmentationIter
+from train.data import open_batches
 from train.files import atomic_write
 
 COLUMNS = 4  # samples side by side, two pictures each
@@ -63,27 +61,6 @@ def main(argv=None) -> int:
         cv2.imwrite(str(file), grid[:, :, ::-1])
     print(f"{args.out}: batch {args.batch} of epoch {args.epoch}, {len(batch.index)} crops")
     return 0
-
-
-def open_batches(config: Config, dataset: DatasetSpec, root: Path) -> SegmentationIter:
-    """Open the training batches of a config."""
-    data = config.data
-    reader = CropReader(
-        open_frames(dataset.layout, root, data.train_split, dataset.home),
-        label_lut=dataset.label_lut,
-        ignore_id=dataset.ignore_id,
-        mean_rgb=config.network.mean_rgb,
-        crop_hw=data.crop_hw,
-        patches=data.patches,
-        patch_hw=data.patch_hw,
-        patch_stride=data.patch_stride,
-        scales=data.scales,
-        mirror=data.mirror,
-        seed=config.experiment.seed,
-    )
-    return SegmentationIter(
-        reader, config.solver.batch_size, *config.network.cell_layout, data.threads, queue=1
-    )
 
 
 def draw(batch: mx.io.DataBatch, config: Config, dataset: DatasetSpec) -> np.ndarray:
