@@ -352,11 +352,16 @@ def test_without_usable_gpus_the_cpu_serves(four_gpus, monkeypatch):
     assert runtime.contexts() == [four_gpus.cpu()]
 
 
-def test_cpu_contexts():
+@pytest.mark.parametrize(
+    ("threads", "cpus", "each"), [("4", 2, "2"), ("2", 4, "1"), ("6,2", 1, "6")]
+)
+def test_cpu_contexts_share_the_threads(monkeypatch, threads, cpus, each):
     import mxnet as mx
 
-    assert runtime.contexts(cpus=2) == [mx.cpu(0), mx.cpu(1)]
-    with pytest.raises(ConfigError, match="--cpus: expected at least 1, got 0"):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert runtime.contexts(cpus=cpus) == [mx.cpu(number) for number in range(cpus)]
+    assert os.environ["OMP_NUM_THREADS"] == each
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
         runtime.contexts(cpus=0)
 
 

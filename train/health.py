@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mxnet as mx
+import numpy as np
 
 from configs.schema import Config
 from data_iter import DataError
@@ -18,7 +19,7 @@ from .params import reason
 # Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
 EXPLODED = 20.0
 EXPLODED_FOR = 10  # iterations in a row; at random a network may well begin so
-SMALLEST = 1e-12  # probability, so that the logarithm stays finite
+SMALLEST = np.float32(1e-12)  # added to probabilities, so that the logarithm stays finite
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("out of memory", "cudaMalloc", "ALLOC_FAILED", "Failed to allocate", "bad_alloc")
 
@@ -35,14 +36,10 @@ def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: in
     ignore : int
         Label of cells that do not count.
     """
-    label = label.as_in_context(probabilities.context)
-    valid = label != ignore
-    chosen = mx.nd.pick(probabilities, label * valid, axis=1)
-    total = -(mx.nd.log(mx.nd.maximum(chosen, SMALLEST)) * valid).sum()
-    # maximum() hides a probability that is NaN; the plain sum does not.
-    spoilt = (chosen != chosen).sum()
-    loss = total / mx.nd.maximum(valid.sum(), 1)
-    return float("nan") if spoilt.asscalar() else float(loss.asscalar())
+    # Only one number a cell leaves the device; ignored cells take that of the last class.
+    chosen = mx.nd.pick(probabilities, label.as_in_context(probabilities.context), axis=1)
+    chosen = chosen.asnumpy()[label.asnumpy() != ignore]
+    return float(-np.log(chosen + SMALLEST).mean()) if chosen.size else 0.0
 
 
 @contextmanager

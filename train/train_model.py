@@ -29,9 +29,9 @@ def main(argv=None) -> int:
     parser.add_argument("--data-root", type=Path, help="the data set's folder")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME of the config)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    devices = parser.add_mutually_exclusive_group()
-    devices.add_argument("--gpus", help="GPU numbers, as in 0,1 (default: all)")
-    devices.add_argument("--cpus", type=int, help="train on that many CPU contexts")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--gpus", help="GPU numbers, as in 0,1 (default: all)")
+    kind.add_argument("--cpus", type=int, help="train on that many CPU contexts")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="then save and end")
@@ -45,11 +45,12 @@ def main(argv=None) -> int:
     dataset = load_dataset(config.data.dataset)
     if args.data_root is None:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
-    from train.session import train  # MXNet takes seconds to load
+    devices = contexts(args.gpus, args.cpus)
+    from train.session import train  # it loads MXNet, which has to know the threads before
 
     out = args.out or Path("runs") / args.config.stem
     return train(
-        config, dataset, args.data_root, out, contexts(args.gpus, args.cpus),
+        config, dataset, args.data_root, out, devices,
         resume=args.resume, allow_changes=args.allow_changes, time_limit=args.time_limit,
     )  # fmt: skip
 
