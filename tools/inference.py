@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from train.files import atomic_write
 from train.params import Params, build_symbol, check_params, reason
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
+
+# MXNet keeps four copies of its scratch memory unless told otherwise, 400 MB for a frame of
+# Cityscapes; it reads this when it first computes, and prediction runs one layer at a time.
+os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "camvid"  # the default run folder
 INFERENCE_SYMBOL = "inference-symbol.json"  # in run folders of tools/quantize.py
