@@ -7,8 +7,6 @@ memory is its own; then a folder is refined in parallel.
 from __future__ import annotations
 
 import json
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ import numpy as np
 
 from configs.schema import Crf
 from tools.dense_crf import Frame, affordable_jobs, read_frame, refine, refine_frame
+from tools.measuring import in_turn, peak_memory, row
 from tools.parallel import in_processes
 from tools.probabilities import PROBABILITY_SCALE, write_probabilities
 
@@ -34,48 +33,44 @@ RUNS = 5
 def rows(args: Namespace) -> list[dict[str, Any]]:
     """Refine in turn plainly, our way, and in parallel; ratios are to the plain call."""
     runs, hw = getattr(args, "runs", RUNS), getattr(args, "hw", HW)
-    measured: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = [make_frame(folder, number, hw) for number in range(2)]
         jobs = affordable_jobs([frame.image for frame in frames], CLASSES)
-        for _ in range(runs):
-            labels = {}
-            for way in ("plain", "ours"):
-                result = _alone(way, frames[0], folder)
-                labels[way] = np.load(result["labels"])
-                for quantity in ("seconds", "megabytes"):
-                    measured.setdefault(f"{way}_{quantity}", []).append(result[quantity])
-            same = np.mean(labels["ours"] == labels["plain"])
-            measured.setdefault("same", []).append(100 * same)
-            start = time.perf_counter()
-            for _ in in_processes(partial(refine_frame, crf=Crf()), frames, "refining", jobs):
-                pass
-            rate = len(frames) / (time.perf_counter() - start)
-            measured.setdefault("rate", []).append(rate)
-            measured.setdefault("plain_rate", []).append(1 / measured["plain_seconds"][-1])
+        results = in_turn(
+            {
+                "plain": partial(_alone, "plain", frames[0], folder),
+                "ours": partial(_alone, "ours", frames[0], folder),
+                "folder": partial(_folder, frames, jobs),
+            },
+            runs,
+        )
+    measured = {
+        f"{way}_{quantity}": [result[quantity] for result in results[way]]
+        for way in ("plain", "ours")
+        for quantity in ("seconds", "megabytes")
+    }
+    pairs = zip(results["plain"], results["ours"])
+    measured["same"] = [100 * np.mean(a["labels"] == b["labels"]) for a, b in pairs]
+    measured["rate"] = results["folder"]
+    measured["plain_rate"] = [1 / seconds for seconds in measured["plain_seconds"]]
     size = f"{hw[0]}x{hw[1]}"
     plain, ours = f"crf_plain_{CLASSES}classes_{size}", f"crf_{PRESENT}of{CLASSES}classes_{size}"
     folder_plain, folder_ours = f"crf_folder_plain_{size}", f"crf_folder_{size}_{jobs}processes"
 
-    def row(name: str, key: str, unit: str, ratio_to: str | None = None, to: str = "") -> dict:
-        ratios = [a / b for a, b in zip(measured[key], measured[to])] if ratio_to else []
-        ratio = statistics.median(ratios) if ratios else None
-        value = statistics.median(measured[key])
-        return {
-            "name": name, "value": value, "unit": unit,
-            "ratio_to": ratio_to, "ratio": ratio, "runs": runs,
-        }  # fmt: skip
-
+    memory = f"{plain}_memory"
     return [
-        row(plain, "plain_seconds", "s"),
-        row(ours, "ours_seconds", "s", plain, "plain_seconds"),
-        row(f"{plain}_memory", "plain_megabytes", "MB"),
-        row(f"{ours}_memory", "ours_megabytes", "MB", f"{plain}_memory", "plain_megabytes"),
-        row(f"{ours}_identical_labels", "same", "%"),
-        row(folder_plain, "plain_rate", "images/s"),
-        row(folder_ours, "rate", "images/s", folder_plain, "plain_rate"),
-    ]
+        row(plain, "s", measured["plain_seconds"]),
+        row(ours, "s", measured["ours_seconds"], plain, measured["plain_seconds"]),
+        row(memory, "MB", measured["plain_megabytes"]),
+        row(
+            f"{ours}_memory", "MB",
+            measured["ours_megabytes"], memory, measured["plain_megabytes"],
+        ),
+        row(f"{ours}_identical_labels", "%", measured["same"]),
+        row(folder_plain, "images/s", measured["plain_rate"]),
+        row(folder_ours, "images/s", measured["rate"], folder_plain, measured["plain_rate"]),
+    ]  # fmt: skip
 
 
 def make_frame(folder: Path, number: int, hw: tuple[int, int]) -> Frame:
@@ -120,7 +115,15 @@ def _alone(way: str, frame: Frame, folder: Path) -> dict[str, Any]:
         [sys.executable, "-c", code, way, frame.image, frame.probabilities, labels],
         cwd=Path(__file__).resolve().parents[1], stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
-    return json.loads(done.stdout) | {"labels": labels}
+    return json.loads(done.stdout) | {"labels": np.load(labels)}
+
+
+def _folder(frames: list[Frame], jobs: int) -> float:
+    """Refine frames in parallel, from files to labels; return images per second."""
+    start = time.perf_counter()
+    for _ in in_processes(partial(refine_frame, crf=Crf()), frames, "refining", jobs):
+        pass
+    return len(frames) / (time.perf_counter() - start)
 
 
 def measure() -> None:
@@ -137,5 +140,4 @@ def measure() -> None:
     )  # fmt: skip
     seconds = time.perf_counter() - start
     np.save(out, labels)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "megabytes": peak}))
+    print(json.dumps({"seconds": seconds, "megabytes": peak_memory()}))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import cv2
 import numpy as np
@@ -17,18 +16,20 @@ import psutil
 from PIL import Image
 
 from configs.datasets import load_dataset
+from configs.loader import load_config
 from configs.schema import Data, Network
-from data_iter.crops import CropReader
 from data_iter.datasets import LAYOUTS, find_samples
-from data_iter.frames import FileFrames, open_frames
-from data_iter.segmentation_iter import SegmentationIter
+from data_iter.frames import FileFrames
+from tools.measuring import in_turn, peak_memory, row
 from tools.packing import pack
+from train.data import open_batches
 
-FRAMES = 24
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "duc_hdc.cfg"
+FRAMES = 12
 FRAME_HW = (1024, 2048)
 NOISE = 2.4  # grey levels of a camera; it makes PNGs of 3.4 MB as those of Cityscapes
 BATCH = 4
-SECONDS = 4.0  # of each measurement
+SECONDS = 3.0  # of each measurement
 PLANS = {544: "12fold", 880: "7fold"}  # crop side: plan of sections 4.1.1 and 4.1.2
 JPEG_QUALITY = 95
 
@@ -36,7 +37,7 @@ JPEG_QUALITY = 95
 def rows(args: Namespace) -> list[dict]:
     """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
 
-    ``..._memory`` is the process's peak, ``..._growth`` what it grew by after its first batches.
+    ``..._memory`` is the process's peak, ``..._growth`` what it grew by after its first epoch.
     """
     sides, threads = getattr(args, "sides", (544, 880)), getattr(args, "threads", (1, 2))
     frames, seconds = getattr(args, "frames", FRAMES), getattr(args, "seconds", SECONDS)
@@ -49,37 +50,30 @@ def rows(args: Namespace) -> list[dict]:
             pack(samples, source, root / name, "train", quality)
         found = []
         for side in sides:
-            measures = _measures(root, side, threads)
-            results: dict[str, list[tuple]] = {name: [] for name in measures}
-            for _ in range(args.runs):
-                for name, measure in measures.items():
-                    results[name].append(measure(seconds))
-            plain = f"data_naive_{side}_2processes"
-            found += _rows(results, plain)
+            results = in_turn(_measures(root, side, threads, seconds), args.runs)
+            found += _rows(results, f"data_naive_{side}_2processes")
     return found
 
 
 def _rows(results: dict[str, list[tuple[float, float, float]]], plain: str) -> list[dict]:
     found = []
+    others = [rate for rate, _, _ in results[plain]]
     for name, measured in results.items():
         rates, peaks, growth = zip(*measured)
-        ratios = [one / other[0] for one, other in zip(rates, results[plain])]
-        for suffix, value, unit, ratio_to, ratio in (
-            ("", median(rates), "samples/s", plain, median(ratios)),
-            ("_memory", max(peaks), "MB", "", None),
-            ("_growth", max(growth), "MB", "", None),
-        ):
-            found.append({
-                "name": name + suffix, "value": value, "unit": unit, "ratio_to": ratio_to,
-                "ratio": ratio, "runs": len(measured),
-            })  # fmt: skip
+        found += [
+            row(name, "samples/s", rates, plain, others),
+            row(f"{name}_memory", "MB", peaks),
+            row(f"{name}_growth", "MB", growth),
+        ]
     return found
 
 
-def _measures(root: Path, side: int, threads: tuple[int, ...]) -> dict[str, Callable]:
-    """Name the things to measure: functions of seconds -> (samples/s, peak MB, growth MB)."""
+def _measures(
+    root: Path, side: int, threads: tuple[int, ...], seconds: float
+) -> dict[str, Callable[[], tuple[float, float, float]]]:
+    """Name the things to measure: functions that return samples/s, peak MB and growth MB."""
     measures: dict[str, Callable] = {
-        f"data_naive_{side}_2processes": lambda seconds: _naive(root / "frames", side, seconds)
+        f"data_naive_{side}_2processes": partial(_naive, root / "frames", side, seconds)
     }
     for count in threads:
         for mode, folder, cache_mb in (
@@ -88,10 +82,8 @@ def _measures(root: Path, side: int, threads: tuple[int, ...]) -> dict[str, Call
             ("prepared_jpeg", "jpeg", 0),
             ("cached", "frames", 1 << 20),
         ):
-            measures[f"data_{mode}_{side}_{count}threads"] = (
-                lambda seconds, f=folder, m=cache_mb, c=count: _apart(
-                    _iterate, root / f, m, side, c, seconds
-                )
+            measures[f"data_{mode}_{side}_{count}threads"] = partial(
+                _apart, _iterate, root / folder, cache_mb, side, count, seconds
             )
     return measures
 
@@ -117,25 +109,18 @@ def write_frames(root: Path, count: int) -> None:
 
 
 def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float):
-    data, dataset = Data(), load_dataset("cityscapes")
-    reader = CropReader(
-        open_frames("cityscapes", root, "train", cache_mb=cache_mb),
-        label_lut=dataset.label_lut,
-        ignore_id=dataset.ignore_id,
-        mean_rgb=Network().mean_rgb,
-        crop_hw=(side, side),
-        patches=PLANS[side],
-        patch_hw=data.patch_hw,
-        patch_stride=data.patch_stride,
-        scales=data.scales,
-        mirror=True,
-        seed=0,
-    )
-    batches = SegmentationIter(reader, BATCH, 2, 4, threads=threads)
-    if cache_mb:  # the first epoch fills it
-        for number in range(len(reader._frames)):
-            reader._frames.read(number)
-    for _ in range(2 * batches._queue):  # what was prepared before the clock starts doesn't count
+    config = load_config(
+        CONFIG,
+        [
+            f"data.crop_hw={side},{side}", f"data.patches={PLANS[side]}",
+            f"data.cache_mb={cache_mb}", f"data.threads={threads}", f"solver.batch_size={BATCH}",
+        ],
+    )  # fmt: skip
+    batches = open_batches(config, load_dataset("cityscapes"), root)
+    for _ in batches:  # the first epoch fills the cache, and whatever else is filled once
+        pass
+    batches.reset()
+    for _ in range(config.data.queue):  # prepared ahead of the clock
         batches.next()
     count, before, start = 0, _memory(), time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -148,15 +133,11 @@ def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float)
     rate = count / (time.perf_counter() - start)
     after = _memory()
     batches.close()
-    return rate, _peak(), after - before
+    return rate, peak_memory(), after - before
 
 
 def _memory() -> float:
     return psutil.Process().memory_info().rss / 2**20
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _naive(root: Path, side: int, seconds: float) -> tuple[float, ...]:
@@ -187,7 +168,7 @@ def _naive_worker(root: Path, side: int, seconds: float, seed: int, barrier, que
         naive_crop(sample, side, random, mean, scales)
         count += 1
     rate = count / (time.perf_counter() - start)
-    queue.put((rate, _peak(), _memory() - before))
+    queue.put((rate, peak_memory(), _memory() - before))
 
 
 def naive_crop(sample, side: int, random: np.random.Generator, mean: np.ndarray, scales):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from configs.datasets import load_dataset
 from tools.evaluate import score_folder
+from tools.measuring import in_turn, row
 from train.machine import allowed_cores
 
 HW = (1024, 2048)
@@ -30,38 +32,31 @@ def rows(args: Namespace) -> list[dict[str, Any]]:
     theirs.args.quiet, theirs.args.JSONOutput = True, False
     with tempfile.TemporaryDirectory() as folder:
         truths, predictions = zip(*(make_frame(Path(folder), n, hw) for n in range(frames)))
-        rates: dict[str, list[float]] = {"ours": [], "theirs": []}
         dataset = load_dataset("cityscapes")
-        for _ in range(runs):
-            start = time.perf_counter()
-            score_folder(dataset, truths[0].parent, predictions[0].parent)
-            middle = time.perf_counter()
-            theirs.evaluateImgLists(
-                list(map(str, predictions)), list(map(str, truths)), theirs.args
-            )
-            rates["ours"].append(frames / (middle - start))
-            rates["theirs"].append(frames / (time.perf_counter() - middle))
+        lists = (list(map(str, predictions)), list(map(str, truths)))
+        seconds = in_turn(
+            {
+                "ours": partial(
+                    _seconds, score_folder, dataset, truths[0].parent, predictions[0].parent
+                ),
+                "theirs": partial(_seconds, theirs.evaluateImgLists, *lists, theirs.args),
+            },
+            runs,
+        )
+    rates = {who: [frames / each for each in times] for who, times in seconds.items()}
     size = f"{hw[0]}x{hw[1]}"
     official = f"evaluate_cityscapesscripts_{size}_1thread"
-    ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["theirs"]))
+    ours = f"evaluate_cityscapes_{size}_{allowed_cores()}threads"
     return [
-        {
-            "name": f"evaluate_cityscapes_{size}_{allowed_cores()}threads",
-            "value": statistics.median(rates["ours"]),
-            "unit": "images/s",
-            "ratio_to": official,
-            "ratio": ratio,
-            "runs": runs,
-        },
-        {
-            "name": official,
-            "value": statistics.median(rates["theirs"]),
-            "unit": "images/s",
-            "ratio_to": None,
-            "ratio": None,
-            "runs": runs,
-        },
+        row(ours, "images/s", rates["ours"], official, rates["theirs"]),
+        row(official, "images/s", rates["theirs"]),
     ]
+
+
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
 
 
 def make_frame(folder: Path, number: int, hw: tuple[int, int]) -> tuple[Path, Path]:

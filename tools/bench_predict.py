@@ -7,15 +7,16 @@ random parameters, which compute as fast as learned ones.
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools.inference import RunParts
+from tools.measuring import in_turn, peak_memory, row
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "release.cfg"
@@ -45,27 +46,23 @@ def rows(args: Namespace) -> list[dict[str, Any]]:
     sizes = getattr(args, "sizes", SIZES)
     with tempfile.TemporaryDirectory() as folder:
         config = getattr(args, "config", CONFIG)
-        _worker("prepare", folder, str(config)).wait_ready()
+        _Worker("prepare", folder, str(config)).wait_ready()
         return [row for hw in sizes for row in _size(Path(folder), hw, runs)]
 
 
 def _size(folder: Path, hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
     shape = f"{hw[0]}" if hw[0] == hw[1] else f"{hw[0]}x{hw[1]}"
     workers = {
-        f"{backend}_{precision}": _worker("case", str(folder / run), backend, precision, *hw)
+        f"{backend}_{precision}": _Worker("case", str(folder / run), backend, precision, *hw)
         for backend, precision, run, _ in CASES
     }
     try:
         for worker in workers.values():
             worker.wait_ready()
-        times: dict[str, list[float]] = {name: [] for name in (*workers, "files")}
-        memory = {}
-        for _ in range(runs):
-            for name, worker in workers.items():
-                times[name].append(worker.ask("network"))
-            times["files"].append(workers["mxnet_fp32"].ask("files"))
-        for name, worker in workers.items():
-            memory[name] = worker.ask("memory")
+        measures = {name: partial(worker.ask, "network") for name, worker in workers.items()}
+        measures["files"] = partial(workers["mxnet_fp32"].ask, "files")
+        times = in_turn(measures, runs)
+        memory = {name: worker.ask("memory") for name, worker in workers.items()}
     finally:
         for worker in workers.values():
             worker.stop()
@@ -73,34 +70,20 @@ def _size(folder: Path, hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
     found = []
     for name, other in (*compared.items(), ("files", "mxnet_fp32")):
         label = "mxnet_fp32_files_to_labels" if name == "files" else name
-        pairs = [a / b for a, b in zip(times[name], times[other])] if other else []
+        to = f"predict_{other}_{shape}" if other else None
         found.append(
-            {
-                "name": f"predict_{label}_{shape}",
-                "value": statistics.median(times[name]),
-                "unit": "s/image",
-                "ratio_to": f"predict_{other}_{shape}" if other else None,
-                "ratio": statistics.median(pairs) if pairs else None,
-                "runs": runs,
-            }
+            row(f"predict_{label}_{shape}", "s/image", times[name], to, times.get(other, ()))
         )
+    reference = f"predict_peak_memory_mxnet_fp32_{shape}"
     for name, peak in memory.items():
+        to = None if name == "mxnet_fp32" else reference
         found.append(
-            {
-                "name": f"predict_peak_memory_{name}_{shape}",
-                "value": peak,
-                "unit": "MB",
-                "ratio_to": None
-                if name == "mxnet_fp32"
-                else f"predict_peak_memory_mxnet_fp32_{shape}",
-                "ratio": None if name == "mxnet_fp32" else peak / memory["mxnet_fp32"],
-                "runs": 1,
-            }
+            row(f"predict_peak_memory_{name}_{shape}", "MB", [peak], to, [memory["mxnet_fp32"]])
         )
     return found
 
 
-class _worker:  # noqa: N801  a process, used like a function
+class _Worker:
     """A process that answers one line with one line."""
 
     def __init__(self, *arguments: object):
@@ -162,7 +145,6 @@ def _prepare(folder: Path, config_file: Path) -> None:
 
 def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
     """Load one case, run it once, then answer questions until the input ends."""
-    import resource
     import time
 
     import numpy as np
@@ -185,7 +167,7 @@ def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> N
         for question in sys.stdin:
             start = time.perf_counter()
             if question.strip() == "memory":
-                _answer(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+                _answer(peak_memory())
             elif question.strip() == "network":
                 segmenter.forward(data)
                 _answer(time.perf_counter() - start)

@@ -2,79 +2,103 @@
 
 from __future__ import annotations
 
-import resource
-import statistics
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
-
-from configs.datasets import load_dataset
-from configs.loader import load_config
 from tools import make_toy_data
+from tools.measuring import in_turn, peak_memory, row
 from train.machine import allowed_cores
-from train.reporter import Reporter
-from train.run_dir import RunDir
-from train.solver import Solver
-from train.workers import Workers
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "toy.cfg"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "toy.cfg"
 RUNS = 5
 ITERATIONS = 20  # of a run; the last computes the training mIoU, as solver.log_every = 20 has it
 CONTEXTS = (1, 2)
+# Threads are set before MXNet loads, so every number of contexts has a process of its own.
+WORKER = (
+    "from train.runtime import contexts; from tools import bench_train; bench_train.work(contexts)"
+)
 
 
 def rows(args: Namespace) -> list[dict[str, Any]]:
     """Train the toy network on generated streets, with 1 and with 2 CPU contexts.
 
-    ``train_iterations`` is the rate of the trainer's whole loop: waiting for the batch, schedule,
-    forward, backward, update, loss and metrics. ``train_outside`` is the share of that loop's time
-    that bare forward, backward and update do not explain; the two are timed in turn, run by run.
-    ``train_peak_memory`` is the highest of the process so far.
+    ``train_bare`` is the rate of forward, backward and update alone, on one batch;
+    ``train_iterations`` that of the trainer's whole loop, with waiting for the batch, loss and
+    metrics, in turn with it. The threads that load data share the cores with the network here.
+    ``train_outside`` is the share of the loop's time that passes outside forward, backward and
+    update, which are waited for at every iteration to tell. The toy network is the worst case: an
+    iteration takes it less than 0.1 s.
     """
     runs = getattr(args, "runs", None) or RUNS
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         make_toy_data.main(["--out", str(data), "--frames", "12"])
-        for count in CONTEXTS:
-            found += _measure(data, Path(folder) / str(count), count, runs)
+        for count in getattr(args, "contexts", CONTEXTS):
+            out = Path(folder) / f"{count}.json"
+            command = [sys.executable, "-c", WORKER, *map(str, (data, out, count, runs))]
+            subprocess.run(command, cwd=ROOT, check=True)
+            found += json.loads(out.read_text(encoding="utf-8"))
     return found
 
 
-def _measure(data: Path, out: Path, count: int, runs: int) -> list[dict[str, Any]]:
+def work(contexts) -> None:
+    """Be the process for one number of contexts: write its rows."""
+    data, out, count, runs = sys.argv[1:]
+    devices = contexts(cpus=int(count))
+    rows = _measure(Path(data), Path(out).with_suffix(""), devices, int(runs))
+    Path(out).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
+    from configs.datasets import load_dataset
+    from configs.loader import load_config
+    from train.reporter import Reporter
+    from train.run_dir import RunDir
+    from train.solver import Solver
+    from train.workers import Workers
+
     # Closer patches give an epoch more batches than a run takes.
     options = ["data.val_split=", "data.patch_stride=8", f"solver.log_every={ITERATIONS}"]
     config = load_config(CONFIG, options)
     dataset = load_dataset(config.data.dataset)
-    devices = [mx.cpu(number) for number in range(count)]
     out.mkdir()
     solver = Solver(config, dataset, data, devices, RunDir(out), Workers(config.solver.kvstore))
     solver.start()
-    whole, outside = [], []
     with Reporter(None, 1, solver.iterations, 0) as solver.reporter:
-        for run in range(runs + 1):
-            loop, bare = _whole_loop(solver), _bare_loop(solver)
-            if run:  # the first one loads libraries and allocates
-                whole.append(loop)
-                outside.append(100 * (1 - bare / loop))
+        measures = {
+            "loop": partial(_whole_loop, solver),
+            "bare": partial(_bare_loop, solver),
+            "outside": partial(_outside, solver),
+        }
+        in_turn(measures, 1)  # loads libraries and allocates
+        found = in_turn(measures, runs)
     solver.batches.close()
-    name = f"toy_{count}contexts_{allowed_cores()}threads"
-    rate = ITERATIONS / statistics.median(whole)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    name = f"toy_{len(devices)}contexts_{allowed_cores()}threads"
+    rates = {what: [ITERATIONS / seconds for seconds in found[what]] for what in ("loop", "bare")}
+    samples = [rate * config.solver.batch_size for rate in rates["loop"]]
+    bare = f"train_bare_{name}"
     return [
-        _row(f"train_iterations_{name}", rate, "iterations/s", runs),
-        _row(f"train_samples_{name}", rate * config.solver.batch_size, "samples/s", runs),
-        _row(f"train_outside_{name}", statistics.median(outside), "% of the time", runs),
-        _row(f"train_peak_memory_{name}", memory, "MB", 1),
+        row(bare, "iterations/s", rates["bare"]),
+        row(f"train_iterations_{name}", "iterations/s", rates["loop"], bare, rates["bare"]),
+        row(f"train_samples_{name}", "samples/s", samples),
+        row(f"train_outside_{name}", "% of the time", [100 * share for share in found["outside"]]),
+        row(f"train_peak_memory_{name}", "MB", [peak_memory()]),
     ]
 
 
-def _whole_loop(solver: Solver) -> float:
+def _whole_loop(solver) -> float:
     """Time the trainer's own loop in seconds, with batches already on their way."""
+    import mxnet as mx
+
     solver.batches.seek(0, 0)
     solver.progress.batch = 0
     batch = solver.batches.next()
@@ -87,8 +111,31 @@ def _whole_loop(solver: Solver) -> float:
     return time.perf_counter() - start
 
 
-def _bare_loop(solver: Solver) -> float:
+def _outside(solver) -> float:
+    """Return the share, 0..1, of the loop that is not forward, backward and update."""
+    import mxnet as mx
+
+    step, inside = solver.module.step, []
+
+    def timed(*arguments):
+        start = time.perf_counter()
+        outputs = step(*arguments)
+        mx.nd.waitall()
+        inside.append(time.perf_counter() - start)
+        return outputs
+
+    solver.module.step = timed
+    try:
+        whole = _whole_loop(solver)
+    finally:
+        del solver.module.step
+    return 1 - sum(inside) / whole
+
+
+def _bare_loop(solver) -> float:
     """Time forward, backward and update alone, in seconds."""
+    import mxnet as mx
+
     batch = solver.batches.next()
     mx.nd.waitall()
     start = time.perf_counter()
@@ -96,10 +143,3 @@ def _bare_loop(solver: Solver) -> float:
         solver.module.step(batch, iteration)
     mx.nd.waitall()
     return time.perf_counter() - start
-
-
-def _row(name: str, value: float, unit: str, runs: int) -> dict[str, Any]:
-    return {
-        "name": name, "value": round(value, 3), "unit": unit, "ratio_to": None, "ratio": None,
-        "runs": runs,
-    }  # fmt: skip

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from train.files import atomic_write
 
+WIDTH = 160  # of a table that goes into a file
 SUBJECTS = ("data", "train", "predict", "evaluate", "crf")
 
 
@@ -42,6 +43,9 @@ def main(argv=None) -> int:
         parser.error("--runs must be at least 1")
     # Each subject brings large libraries of its own, so only the one asked for is imported.
     rows = importlib.import_module(f"tools.bench_{args.subject}").rows(args)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     table = Table("name", "value", "unit", "ratio", "to", "runs")
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else ""
@@ -49,7 +53,7 @@ def main(argv=None) -> int:
             row["name"], f"{row['value']:.4g}", row["unit"], ratio, row["ratio_to"] or "",
             str(row["runs"]),
         )  # fmt: skip
-    Console().print(table)
+    console.print(table)
     if args.json:
         with atomic_write(args.json) as file:
             file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""The benchmark command, its rows, and the benchmark of data on a few frames."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+
+from tools import bench_data, benchmark, measuring
+
+
+def test_measures_take_turns_and_ratios_are_run_by_run():
+    calls = []
+    results = measuring.in_turn(
+        {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}, 3
+    )
+    assert calls == list("ababab")
+    assert results == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    row = measuring.row("b", "s", [2.0, 9.0, 4.0], "a", [1.0, 3.0, 1.0])
+    assert row == {
+        "name": "b", "value": 4.0, "unit": "s", "ratio_to": "a", "ratio": 3.0, "runs": 3
+    }  # fmt: skip
+    assert measuring.row("a", "s", [1.0])["ratio"] is None
+
+
+def test_peak_memory_is_the_process_own():
+    """A process that is started by a large one is not large itself."""
+    held = bytearray(os.urandom(1)) * 400_000_000
+    code = (
+        "import tools.measuring as m; small = m.peak_memory(); b = bytearray(2**28);"
+        "b[::4096] = bytes(len(b[::4096])); print(small, m.peak_memory())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=benchmark.Path(benchmark.__file__).parents[1],
+    )  # fmt: skip
+    del held
+    small, large = map(float, done.stdout.split())
+    assert small < 200
+    assert 250 < large - small < 300
+
+
+def test_rows_are_printed_whole_and_written(tmp_path, monkeypatch, capsys):
+    name = "data_prepared_jpeg_544_2threads_with_a_name_that_is_longer_than_a_narrow_table"
+    rows = [measuring.row(name, "samples/s", [12.5, 2.0, 4.0])]
+    monkeypatch.setattr(bench_data, "rows", lambda args: rows[: args.runs])
+    assert benchmark.main(["data", "--runs", "1", "--json", str(tmp_path / "rows.json")]) == 0
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+    assert name in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_data_measures_every_mode():
+    args = Namespace(runs=1, sides=(544,), threads=(2,), frames=2, seconds=0.2)
+    rows = {row["name"]: row for row in bench_data.rows(args)}
+    naive = "data_naive_544_2processes"
+    for mode in ("direct", "prepared_png", "prepared_jpeg", "cached"):
+        row = rows[f"data_{mode}_544_2threads"]
+        assert row["ratio_to"] == naive
+        assert row["ratio"] == row["value"] / rows[naive]["value"]
+        assert 50 < rows[f"data_{mode}_544_2threads_memory"]["value"] < 2000

@@ -1,0 +1,72 @@
+"""What the benchmarks share: measuring in turn, rows of results, a process's peak memory."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+Result = TypeVar("Result")
+
+
+def in_turn(measures: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:
+    """Call each function once a run, one after the other, and collect what each returns.
+
+    So what disturbs the machine for a while disturbs all that is compared.
+    """
+    found: dict[str, list[Result]] = {name: [] for name in measures}
+    console = Console(stderr=True)
+    turns = [*measures] * runs
+    for name in track(turns, "measuring", console=console, disable=not console.is_terminal):
+        found[name].append(measures[name]())
+    return found
+
+
+def row(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    ratio_to: str | None = None,
+    others: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Make a row of a benchmark's result.
+
+    Parameters
+    ----------
+    name : str
+        Mode, subject, precision or kind, size and threads.
+    unit : str
+        Of the values.
+    values : sequence of float
+        One for each run; the row holds their median.
+    ratio_to : str, optional
+        Name of the row that this one is compared with.
+    others : sequence of float
+        That one's values; the ratio is the median of ``values`` over ``others``, run by run.
+    """
+    ratio = None
+    if ratio_to is not None:
+        ratio = statistics.median(value / other for value, other in zip(values, others))
+    return {
+        "name": name,
+        "value": statistics.median(values),
+        "unit": unit,
+        "ratio_to": ratio_to,
+        "ratio": ratio,
+        "runs": len(values),
+    }
+
+
+def peak_memory() -> float:
+    """Return the most memory in MB (2**20 bytes) that this process has held.
+
+    ``ru_maxrss`` would not do: a process inherits it from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kib = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(kib[1]) / 1024 if kib else float("nan")
