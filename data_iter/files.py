@@ -15,8 +15,8 @@ from .png import cut_rows
 
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
-PNG_END = b"IEND"
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_SIGNATURE = b"\xff\xd8"
+END_MARKS = {PNG_SIGNATURE: b"IEND", JPEG_SIGNATURE: b"\xff\xd9"}
 EXIF_ORIENTATION = 0x0112
 
 
@@ -44,15 +44,13 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     Of a grey PNG only the ``rows`` that are returned, and few others, are decoded.
     """
     encoded = read_bytes(path)
-    if encoded.startswith(JPEG_START):
+    if encoded.startswith(JPEG_SIGNATURE):
         raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
     depth, kind = 8, GREY
     if encoded.startswith(PNG_SIGNATURE) and len(encoded) > PNG_COLOUR_TYPE:
         depth, kind = encoded[PNG_DEPTH], encoded[PNG_COLOUR_TYPE]
     if kind == PALETTE:
-        # Importing gluoncv makes Pillow fill in, everywhere, what is missing; the last chunk tells.
-        if PNG_END not in encoded[-1024:]:
-            raise DataError(f"{path}: not a whole PNG file ({len(encoded)} bytes; truncated?)")
+        _check_whole(path, encoded)
         try:  # OpenCV would turn the palette's indices into colours
             return np.array(Image.open(io.BytesIO(encoded)))[rows]
         except (OSError, SyntaxError) as error:
@@ -105,11 +103,19 @@ def _decode_rows(path: Path, encoded: bytes, rows: slice, flags: int) -> np.ndar
 
 def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     """Decode an image in memory with OpenCV's ``flags``; ``path`` is for the message."""
-    # The JPEG decoder fills in what is missing without a word; its end marker tells.
-    cut = encoded.startswith(JPEG_START) and JPEG_END not in encoded[-1024:]
-    pixels = None
-    if encoded and not cut:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    _check_whole(path, encoded)
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     if pixels is None:
-        raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; truncated?)")
+        raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; damaged?)")
     return pixels
+
+
+def _check_whole(path: Path, encoded: bytes) -> None:
+    """Look for the mark at the file's end.
+
+    JPEG decoders fill in what is missing without a word, PNG's print words of their own, and
+    importing gluoncv makes Pillow fill in everywhere.
+    """
+    marks = [mark for signature, mark in END_MARKS.items() if encoded.startswith(signature)]
+    if not encoded or any(mark not in encoded[-1024:] for mark in marks):
+        raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; truncated?)")
