@@ -118,6 +118,9 @@ class Solver:
         "gradient is the mean over each device's valid pixels, or over all pixels (fixed)",
         choices=("valid", "fixed"),
     )
+    class_weights: tuple[float, ...] = key(
+        (), "factor of each train id's loss, in their order; empty: all alike (paper)", at_least=0
+    )
     init_magnitude: float = key(
         2.34, "of Xavier(gaussian, in) for new layers (release)", at_least=0
     )

@@ -33,6 +33,7 @@ def get_symbol(
     learn_bn: bool = False,
     normalization: str = "valid",
     ignore_label: int = 255,
+    class_weights: Sequence[float] = (),
 ) -> mx.sym.Symbol:
     """Build the graph from image to per-cell class probabilities.
 
@@ -47,6 +48,8 @@ def get_symbol(
         Whether a training step uses and updates the batch's own statistics.
     normalization : {"valid", "fixed"}
         The loss gradient is the mean over the batch's valid pixels, or over all its pixels.
+    class_weights : sequence of float
+        Factor of the loss gradient at the cells of each class; empty: 1 for all.
     others
         As the keys of ``[network]`` in ``configs/schema.py``.
 
@@ -86,8 +89,10 @@ def get_symbol(
         scores = deconvolution(features, classes, factors, filters, aspp, head)
     else:
         raise NetworkError(f"decoder {decoder}: expected duc, bilinear, deconv or deconv2x4")
+    label = mx.sym.Variable("seg_loss_label")
     return mx.sym.SoftmaxOutput(
-        scores,
+        weigh_gradient(scores, label, class_weights) if class_weights else scores,
+        label,
         multi_output=True,
         use_ignore=True,
         ignore_label=ignore_label,
@@ -95,3 +100,17 @@ def get_symbol(
         normalization={"valid": "valid", "fixed": "batch"}[normalization],
         name="seg_loss",
     )
+
+
+def weigh_gradient(
+    scores: mx.sym.Symbol, label: mx.sym.Symbol, weights: Sequence[float]
+) -> mx.sym.Symbol:
+    """Return ``scores`` (N, L, cells), whose gradient is multiplied by the cell's class's weight.
+
+    ``label`` is (N, cells); the ignored ones have no gradient to multiply. (SoftmaxOutput's own
+    ``out_grad`` multiplies by the probabilities instead of the head gradient in MXNet 1.9.1.)
+    """
+    table = mx.sym.concat(*(mx.sym.full((1,), weight) for weight in weights), dim=0)
+    weight = mx.sym.expand_dims(mx.sym.take(table, label, mode="clip"), axis=1)
+    weighted = mx.sym.broadcast_mul(scores, weight)
+    return weighted + mx.sym.BlockGrad(scores - weighted)

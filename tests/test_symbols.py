@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_iter.cells import pack_labels
-from symbols import NetworkError, get_symbol
+from symbols import NetworkError, get_symbol, weigh_gradient
 
 RELEASE = {
     "classes": 19,
@@ -136,3 +136,31 @@ def test_unknown_names_are_refused():
         get_symbol(classes=2, head="x", depth=99)
     with pytest.raises(NetworkError, match="decoder"):
         get_symbol(classes=2, head="x", depth=26, decoder="unpool")
+
+
+def test_class_weights_multiply_the_gradient_and_nothing_else():
+    random = np.random.default_rng(0)
+    scores, weights = random.standard_normal((2, 3, 5)).astype(np.float32), [0.5, 3.0, 0.0]
+    label = np.array([[0, 1, 2, 255, 1], [2, 2, 0, 1, 0]], np.float32)
+    inputs = {"scores": mx.nd.array(scores), "label": mx.nd.array(label)}
+    target = mx.sym.Variable("label")
+    weighted = weigh_gradient(mx.sym.Variable("scores"), target, weights)
+    loss = mx.sym.SoftmaxOutput(
+        weighted, target, multi_output=True, use_ignore=True, ignore_label=255,
+        normalization="valid",
+    )  # fmt: skip
+    gradient = mx.nd.zeros(scores.shape)
+    bound = loss.bind(mx.cpu(), inputs, {"scores": gradient}, {"scores": "write", "label": "null"})
+    bound.forward(is_train=True)
+    bound.backward()
+    exponentials = np.exp(scores)
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(bound.outputs[0].asnumpy(), expected, rtol=1e-5)
+    for image, cell in np.ndindex(label.shape):
+        true = int(label[image, cell])
+        if true == 255:
+            expected[image, :, cell] = 0
+        else:
+            expected[image, true, cell] -= 1
+            expected[image, :, cell] *= weights[true]
+    np.testing.assert_allclose(gradient.asnumpy(), expected / 9, atol=1e-6)  # valid cells

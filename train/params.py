@@ -19,8 +19,13 @@ HEAD = "fc1_"  # begins the names of the head's and the decoder's parameters, an
 INPUTS = ("data", "seg_loss_label")
 
 
-def build_symbol(config: Config, dataset: DatasetSpec, learn_bn: bool = False) -> mx.sym.Symbol:
-    """Build the graph of ``config`` for the classes of ``dataset``."""
+def build_symbol(
+    config: Config, dataset: DatasetSpec, *, learn_bn: bool = False, weighted: bool = False
+) -> mx.sym.Symbol:
+    """Build the graph of ``config`` for the classes of ``dataset``.
+
+    The options are for training: learning the BN statistics, and ``solver.class_weights``.
+    """
     network = {name: value for name, value in vars(config.network).items() if name != "mean_rgb"}
     return get_symbol(
         classes=dataset.num_classes,
@@ -28,6 +33,7 @@ def build_symbol(config: Config, dataset: DatasetSpec, learn_bn: bool = False) -
         learn_bn=learn_bn,
         normalization=config.solver.normalization,
         ignore_label=dataset.ignore_id,
+        class_weights=config.solver.class_weights if weighted else (),
         **network,
     )
 

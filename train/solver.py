@@ -54,7 +54,8 @@ class Solver:
     Raises
     ------
     DataError, RunError
-        The data cannot be used; the batch cannot be shared equally.
+        The data cannot be used; the batch cannot be shared equally; another number of class
+        weights than classes.
     """
 
     def __init__(
@@ -71,6 +72,12 @@ class Solver:
             raise RunError(
                 f"solver.batch_size {batch_size} cannot be shared equally by "
                 f"{len(contexts)} devices"
+            )
+        weights, classes = len(config.solver.class_weights), dataset.num_classes
+        if weights not in (0, classes):
+            raise RunError(
+                f"solver.class_weights: expected {classes} numbers, one for each class of "
+                f"{dataset.name}, got {weights}"
             )
         self.config, self.dataset, self.contexts, self.run = config, dataset, contexts, run
         self.workers, self._data_root = workers, data_root
@@ -149,7 +156,7 @@ class Solver:
         if self._learns_bn:
             state |= {key[len(own) :]: v for key, v in state.items() if key.startswith(own)}
         self.module = TrainingModule(
-            build_symbol(self.config, self.dataset, self._learns_bn),
+            self._symbol(),
             self.contexts,
             self.batches.provide_data,
             self.batches.provide_label,
@@ -170,6 +177,9 @@ class Solver:
     @property
     def _learns_bn(self) -> bool:
         return self.progress.epoch < self.config.solver.learn_bn_epochs
+
+    def _symbol(self) -> mx.sym.Symbol:
+        return build_symbol(self.config, self.dataset, learn_bn=self._learns_bn, weighted=True)
 
     def _train_epoch(self, stop: StopWish) -> bool:
         """Train what is left of the epoch; False where a wish to stop ended it before."""
@@ -223,7 +233,7 @@ class Solver:
             progress.log_bytes = self.run.log_bytes
             checkpoint.update_newest(self.run.path, progress, self.config.solver.keep_checkpoints)
         if learnt_bn and not self._learns_bn:
-            self.module.rebind(build_symbol(self.config, self.dataset), params)
+            self.module.rebind(self._symbol(), params)
         return not self.workers.agree(stop.reason is not None)
 
     def _validate(self, name: str, params: tuple[dict, dict], stop: StopWish) -> bool:
