@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import DataError
-from .files import read_image, read_label
+from .files import read_colours, read_label
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")
@@ -133,9 +133,16 @@ def _kitti(root: Path, split: str) -> list[Sample]:
 
 
 def _read_kitti(path: Path, rows: slice = slice(None)) -> np.ndarray:
-    """Official encoding: pixels with red are valid, those of them with blue are road."""
-    colours = read_image(path)[rows]
-    red, blue = colours[:, :, 0] > 0, colours[:, :, 2] > 0
+    """Official encoding: pixels with red are valid, those of them with blue are road.
+
+    Green has no meaning there; a grey mask has it, and would pass for road wherever it isn't black.
+    """
+    red, green, blue = (channel > 0 for channel in np.moveaxis(read_colours(path)[rows], 2, 0))
+    if (red & green).any():
+        raise DataError(
+            f"{path}: found pixels with red and green, expected red (background), red and blue "
+            "(road) or black (ignored); a black-and-white mask, or one changed by JPEG compression?"
+        )
     return np.where(red, blue.astype(np.uint8), np.uint8(255))
 
 

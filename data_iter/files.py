@@ -43,9 +43,7 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
 
     Of a grey PNG only the ``rows`` that are returned, and few others, are decoded.
     """
-    encoded = read_bytes(path)
-    if encoded.startswith(JPEG_SIGNATURE):
-        raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
+    encoded = _label_bytes(path)
     depth, kind = 8, GREY
     if encoded.startswith(PNG_SIGNATURE) and len(encoded) > PNG_COLOUR_TYPE:
         depth, kind = encoded[PNG_DEPTH], encoded[PNG_COLOUR_TYPE]
@@ -63,6 +61,18 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     if depth < 8:  # OpenCV stretched 1, 2 or 4 bits over 0..255
         label //= 255 // (2**depth - 1)
     return label
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """Decode a label file whose values are colours as (H, W, 3) uint8, RGB."""
+    return decode(path, _label_bytes(path), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def _label_bytes(path: Path) -> bytes:
+    encoded = read_bytes(path)
+    if encoded.startswith(JPEG_SIGNATURE):
+        raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
+    return encoded
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from .errors import DataError
 
+STRAY = 1000  # fewer than one pixel in so many is a stray value
+
 
 def to_train_ids(label: np.ndarray, lut: np.ndarray, path: Path | str) -> np.ndarray:
     """Map label values (H, W) uint8 to train ids (H, W) uint8.
@@ -32,26 +34,32 @@ def outside_table(counts: np.ndarray, lut: np.ndarray) -> str:
     shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in outside[:8])
     return (
         f"label values outside the class table: {shown}{' ...' if outside.size > 8 else ''}; "
-        f"expected {ranges(known)}{likely_cause(np.flatnonzero(counts), known)}"
+        f"expected {ranges(known)}{likely_cause(counts, known)}"
     )
 
 
-def likely_cause(values: np.ndarray, known: np.ndarray) -> str:
-    """Guess why ``values`` are not all among the ``known`` ones; empty where nothing is likely."""
+def likely_cause(counts: np.ndarray, known: np.ndarray) -> str:
+    """Guess why a histogram (256,) has values that aren't ``known``; empty: nothing likely."""
     top = int(known[known < 255].max(initial=0))
-    found = set(values.tolist())
+    found = set(np.flatnonzero(counts).tolist())
+    outside = found - set(known.tolist())
     largest = max(found - {255}, default=0)
+    # Compression blurs the borders of classes: many masks have a few pixels of such values.
+    few = sum(int(counts[value]) for value in outside) * STRAY < counts.sum()
     if found <= {0, 255}:
         return "; a black-and-white mask (0/255) instead of class values?"
     if len(found) > 40:
         return "; a colour or compressed (JPEG) picture converted to grey?"
+    if largest <= top:
+        return "; train ids (255 is ignored) where labelIds are expected?" if 255 in outside else ""
     if largest == top + 1:
-        return "; classes counted from 1 instead of 0?"
-    if top < largest <= 33:
+        also = ", or a mask changed by JPEG compression?" if few else "?"
+        return f"; classes counted from 1 instead of 0{also}"
+    if few:
+        return "; a mask changed by JPEG compression or smooth resizing?"
+    if largest <= 33:
         return "; labelIds where train ids are expected (or the wrong class table)?"
-    if 255 in found and 255 not in known and largest <= top:
-        return "; train ids (255 is ignored) where labelIds are expected?"
-    return ""
+    return "; a colour or compressed (JPEG) picture converted to grey?" if len(outside) > 2 else ""
 
 
 def ranges(values: np.ndarray) -> str:

@@ -75,6 +75,20 @@ def test_kitti_ground_truth_is_red_for_valid_and_blue_for_road(tmp_path):
     assert label.tolist() == [[0, 1, 255], [255, 255, 255]]
 
 
+def test_kitti_refuses_masks_that_are_not_its_own(tmp_path):
+    mask = np.zeros((3, 4, 3), np.uint8)
+    mask[2] = 255
+    Image.fromarray(mask).save(tmp_path / "white.png")
+    Image.fromarray(mask[:, :, 0] // 255).save(tmp_path / "grey.png")
+    for name in ("white.png", "grey.png"):
+        with pytest.raises(DataError, match=rf"{name}: found pixels with red and green.*mask"):
+            LAYOUTS["kitti"].read_label(tmp_path / name)
+    Image.fromarray(mask).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").rename(tmp_path / "jpeg.png")
+    with pytest.raises(DataError, match=r"jpeg\.png: a label must be a PNG"):
+        LAYOUTS["kitti"].read_label(tmp_path / "jpeg.png")
+
+
 def voc(root, train, val):
     for split, ids in (("train", train), ("val", val), ("trainval", train + val)):
         touch(root, f"ImageSets/Segmentation/{split}.txt")

@@ -30,6 +30,9 @@ def test_an_empty_label_stays_empty():
         ([0, 255], LABEL_IDS, "black-and-white mask"),
         ([1, 2, 19, 255], TRAIN_IDS, "counted from 1"),
         (list(range(120)), TRAIN_IDS, "colour or compressed"),
+        ([0, 70, 84, 153], TRAIN_IDS, "picture converted to grey"),
+        ([0] * 3000 + [19], TRAIN_IDS, "counted from 1 instead of 0, or .* JPEG"),
+        ([0] * 3000 + [25], TRAIN_IDS, "changed by JPEG compression or smooth resizing"),
     ],
 )
 def test_the_likely_cause_is_said(values, lut, cause):

@@ -91,6 +91,13 @@ WRONG = {
         ],
         "train ids where labelIds are expected",
     ),
+    "trainids with 19 for ignored": (
+        lambda r: [
+            cv2.imwrite(str(label(r, n)), np.arange(40 * 56, dtype=np.uint16).reshape(HW)
+                        .__mod__(20).astype(np.uint8)) for n in (0, 1)
+        ],
+        "no label value above 19: train ids where labelIds are expected",
+    ),
     "void": (
         lambda r: [cv2.imwrite(str(label(r, n)), np.zeros(HW, np.uint8)) for n in (0, 1)],
         "every pixel would be ignored",
@@ -105,6 +112,54 @@ def test_what_is_wrong_is_said_with_its_cause(root, capsys, kind):
     code, out = check(root, capsys)
     assert code == 1
     assert re.search(reason, out.replace("\n", " ")), out
+
+
+FITTING_BUT_WRONG = {
+    "0/255": ({0: 0, 12: 255}, "no label value but 0, 255: a black-and-white mask"),
+    "0/1": ({0: 0, 12: 1, 255: 1}, "no label value but 0-1: a black-and-white mask"),
+    "one class": ({0: 12, 12: 12, 255: 255}, "no label has a class but dog"),
+    "from 1": ({0: 1, 12: 13, 255: 255}, r"no label has the first class, background \(0\)"),
+    "right": ({0: 0, 12: 12, 255: 255}, "nothing is wrong"),
+}
+
+
+@pytest.mark.parametrize("kind", FITTING_BUT_WRONG)
+def test_voc_labels_whose_values_all_fit_the_table_and_are_wrong(tmp_path, capsys, kind):
+    values, reason = FITTING_BUT_WRONG[kind]
+    for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("2007_1\n")
+    right = np.zeros(HW, np.uint8)
+    right[9:20, 9:40] = 12
+    right[9, 9:40] = 255
+    drawn = np.zeros(256, np.uint8)
+    for value, wrong in values.items():
+        drawn[value] = wrong
+    cv2.imwrite(str(tmp_path / "SegmentationClass/2007_1.png"), drawn[right])
+    cv2.imwrite(str(tmp_path / "JPEGImages/2007_1.jpg"), np.zeros((*HW, 3), np.uint8))
+    code, out = check(tmp_path, capsys, "--dataset", "voc")
+    assert code == (kind != "right")
+    assert re.search(reason, out), out
+
+
+def test_sizes_are_held_against_the_official_ones(root, capsys):
+    prepare_data.main(["check", "--data-root", str(root)])
+    assert "split train: 2 images are not 1024x2048" in capsys.readouterr().out
+    for file in root.glob("leftImg8bit/test/*/*"):
+        cv2.imwrite(str(file), np.zeros((1024, 2048, 3), np.uint8))
+    prepare_data.main(["check", "--data-root", str(root), "--split", "test"])
+    assert "1024x2048 (height" not in capsys.readouterr().out
+    assert "1024x2048" not in check(root, capsys, "--split", "train")[1]
+
+
+def test_coco_is_checked_where_it_was_drawn(tmp_path, capsys):
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        (tmp_path / "coco" / folder / "val2017").mkdir(parents=True)
+        picture = np.full(HW, 0, np.uint8)
+        cv2.imwrite(str(tmp_path / "coco" / folder / "val2017" / f"9.{suffix}"), picture)
+    code, out = check(tmp_path, capsys, "--dataset", "voc")
+    assert code == 1
+    assert "split coco: no label has a class but background" in out
 
 
 def test_the_histogram_has_a_row_for_each_value(root, capsys):

@@ -15,7 +15,7 @@ from data_iter.datasets import LAYOUTS, Sample, find_samples
 from data_iter.errors import DataError
 from data_iter.files import exif_orientation
 from data_iter.frames import FileFrames
-from data_iter.labels import outside_table
+from data_iter.labels import outside_table, ranges
 from train.machine import allowed_cores
 
 # Images by the data sets' own pages. Of Cityscapes' 20000 coarse ones, 19998 are handed out.
@@ -30,7 +30,10 @@ OFFICIAL = {
     ("voc", "val"): (1449,),
     ("voc", "test"): (1456,),
     ("voc", "train_aug"): (10582,),
+    ("voc", "coco"): (),  # as many as prepare_data.py coco drew
 }
+# Height and width of every image; the other data sets' differ from image to image.
+OFFICIAL_HW = {"cityscapes": (1024, 2048)}
 
 
 @dataclass
@@ -58,11 +61,12 @@ def check_split(
     spec: DatasetSpec,
     root: Path,
     split: str,
-    compare_count: bool = True,
+    compare: bool = True,
     start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
 ) -> Report:
     """Read every image and label of ``split``; nothing is changed.
 
+    ``compare`` holds count and sizes against the official ones.
     ``start`` gets the number of files and returns what is called after each one.
     """
     labelled = split != "test"
@@ -82,15 +86,27 @@ def check_split(
                 report.labels += 1
                 report.counts += counts
             report.problems += [problem] if problem else []
-    if compare_count:
+    if compare:
         report.official = OFFICIAL.get((spec.layout, split), ())
-    if report.official and report.images not in report.official:
-        report.problems.append(
-            f"split {split}: found {report.images} images, officially {report.official[0]}"
-        )
+        report.problems += [f"split {split}: {text}" for text in _unofficial(report, spec)]
     silent = _silent_cause(report.counts, spec)
     report.problems += [f"split {split}: {silent}"] if silent and labelled else []
     return report
+
+
+def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
+    """Say where the count and the sizes of a split's images are not the official ones."""
+    found = []
+    if report.official and report.images not in report.official:
+        found.append(f"found {report.images} images, officially {report.official[0]}")
+    hw = OFFICIAL_HW.get(spec.layout)
+    others = report.sizes.total() - report.sizes[hw] if hw else 0
+    if hw and others:
+        found.append(
+            f"{others} images are not {hw[0]}x{hw[1]} (height x width); a copy made smaller? "
+            "The paper's patches are cut from the official size"
+        )
+    return found
 
 
 def _look(
@@ -118,15 +134,24 @@ def _look(
 
 
 def _silent_cause(counts: np.ndarray, spec: DatasetSpec) -> str:
-    """Say what is likely wrong where every value is in the table, and yet none fits."""
-    values = set(np.flatnonzero(counts).tolist())
-    if not values:
+    """Say what is likely wrong where every value is in the table, and yet they don't fit."""
+    lut, classes = spec.label_lut, spec.num_classes
+    values = np.flatnonzero(counts)
+    found = set(values.tolist())
+    if not found:
         return ""
-    if not any(spec.label_lut[value] not in (-1, spec.ignore_id) for value in values):
+    learned = sorted({int(lut[value]) for value in values} - {-1, spec.ignore_id})
+    if not learned:
         return "no label has a class that is learned; every pixel would be ignored"
-    ids = {row.id for row in spec.train_classes}
-    if max(ids) >= spec.num_classes and values <= set(range(spec.num_classes)) and len(values) > 3:
-        return (
-            f"no label value above {spec.num_classes - 1}: train ids where labelIds are expected?"
-        )
+    if classes > 2 and len(found) > 1 and found <= {0, 1, 255}:
+        return f"no label value but {ranges(values)}: a black-and-white mask instead of classes?"
+    if classes > 1 and len(learned) == 1:
+        return f"no label has a class but {spec.train_classes[learned[0]].name}; is it a mask?"
+    if max(row.id for row in spec.train_classes) > classes >= max(found) and len(found) > 3:
+        # ``classes`` itself, the value above the last train id, may stand for what is ignored.
+        return f"no label value above {max(found)}: train ids where labelIds are expected?"
+    lowest = int(np.argmax(lut >= 0))
+    if lut[lowest] != spec.ignore_id and lowest not in found and lowest + 1 in found:
+        name = spec.train_classes[lut[lowest]].name
+        return f"no label has the first class, {name} ({lowest}): classes counted from 1?"
     return ""

@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="check|pack|coco")
     check = commands.add_parser("check", help="read every file and say what is wrong")
-    check.add_argument("--subset", action="store_true", help="don't hold counts to the official")
+    check.add_argument(
+        "--subset", action="store_true", help="official counts and sizes don't matter"
+    )
     check.set_defaults(run=_check)
     packing = commands.add_parser(
         "pack", help="write RecordIO that is several times faster to load"
