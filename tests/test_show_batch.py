@@ -48,5 +48,10 @@ def test_the_grid_shows_crops_and_their_labels(tmp_path, capsys):
         assert over[15, 10].tolist() == over[2, 40].tolist() == over[20, 24].tolist()
         assert over[44, 5].tolist() == [grey // 3] * 3
 
-    assert show_batch.main([*options, "--batch", "1"]) == 2
-    assert "batches 0 to 0" in capsys.readouterr().err
+    for more, said in (
+        (["--batch", "1"], "--batch 1: an epoch has batches 0 to 0"),
+        (["--epoch", "-1"], "--epoch -1: expected at least 0"),
+        (["--out", "picture"], "--out picture: expected a name that ends in .png"),
+    ):
+        assert show_batch.main([*options, *more]) == 2
+        assert said in capsys.readouterr().err

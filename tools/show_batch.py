@@ -47,10 +47,14 @@ def main(argv=None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     args = parser.parse_args(argv)
 
+    if args.out.suffix != ".png":
+        raise ConfigError(f"--out {args.out}: expected a name that ends in .png")
+    if args.epoch < 0:
+        raise ConfigError(f"--epoch {args.epoch}: expected at least 0")
     config = load_config(args.config, args.set)
     dataset = load_dataset(config.data.dataset)
     batches = open_batches(config, dataset, args.data_root)
-    if args.epoch < 0 or not 0 <= args.batch < len(batches):
+    if not 0 <= args.batch < len(batches):
         batches.close()
         raise ConfigError(f"--batch {args.batch}: an epoch has batches 0 to {len(batches) - 1}")
     batches.seek(args.epoch, args.batch)
