@@ -181,8 +181,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(root, tmp_path):
 def test_a_loss_that_explodes_names_iteration_rate_and_files(root, tmp_path):
     ended = training.train(root, tmp_path / "out", solver__lr=1e6, solver__clip_gradient=0)
     assert ended.returncode == 2
-    for part in ("the loss is", "iteration", "learning rate", "labels/train/"):
+    for part in ("the loss is", "iteration", "learning rate", "lower solver.lr", "labels/train/"):
         assert part in ended.stderr
+
+
+def test_random_weights_under_fixed_statistics_are_told_apart(root, tmp_path):
+    ended = training.train(root, tmp_path / "out", solver__learn_bn_epochs=0, solver__lr=1e6,
+                           solver__clip_gradient=0)  # fmt: skip
+    assert ended.returncode == 2
+    assert "name trained ones in solver.init_from, or set solver.learn_bn_epochs" in ended.stderr
 
 
 def test_a_run_begins_from_the_parameters_of_another(run, root, tmp_path):

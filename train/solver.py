@@ -295,9 +295,16 @@ class Solver:
         progress.exploded = progress.exploded + 1 if loss > EXPLODED else 0
         if not math.isfinite(loss) or progress.exploded == EXPLODED_FOR:
             files = ", ".join(sorted({self.batches.reader.name(int(i)) for i in batch.index}))
+            solver = self.config.solver
+            advice = "lower solver.lr"
+            if not (solver.init_from or solver.learn_bn_epochs):
+                advice = (
+                    "random weights need BN statistics: name trained ones in solver.init_from, or "
+                    "set solver.learn_bn_epochs"
+                )
             raise RunError(
                 f"the loss is {loss:g} at iteration {self._iteration + 1}, learning rate "
-                f"{self.module.lr:g}; lower solver.lr, or look at the batch's files: {files}"
+                f"{self.module.lr:g}; {advice}, or look at the batch's files: {files}"
             )
 
     def _confusion(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch) -> np.ndarray:
