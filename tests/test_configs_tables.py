@@ -180,10 +180,30 @@ def test_full_graph_at_its_own_patch_size(name):
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters_by_hand(row)
     attributes = symbol.attr_dict()
     finer = 8 // row.downsample
-    for stage, rates in zip((4, 5), row.rates):
+    early = {101: ([1] * 3, [1] * 4), 152: ([1] * 3, [1] * 8)}[row.depth]
+    for stage, rates in zip((2, 3, 4, 5), (*early, *row.rates)):
         found = [attributes[f"conv{stage}_{u}_3x3"]["dilate"] for u in range(1, len(rates) + 1)]
-        assert found == [f"({r * finer}, {r * finer})" for r in rates]
+        times = finer if stage > 2 else 1  # at DS 4 res3 no longer strides: all from there on
+        assert found == [f"({r * times}, {r * times})" for r in rates]
         assert f"conv{stage}_{len(rates) + 1}_3x3" not in attributes
+
+
+@each_row
+def test_head_of_each_row(name):
+    row = ROWS[name]
+    config, dataset = load(name)
+    symbol = build_symbol(config, dataset)
+    attributes = symbol.attr_dict()
+    head = f"fc1_{dataset.name}" + ("_deconv" if "deconv" in row.decoder else "")
+    rates = [12] if row.paths == 1 else [6, 12, 18, 24, 30, 36][: row.paths]
+    found = [attributes[f"{head}_c{path}"]["dilate"] for path in range(row.paths)]
+    assert found == [f"({rate}, {rate})" for rate in rates]
+    factors = {"deconv": [8], "deconv2x4": [2, 4]}.get(row.decoder, [])
+    layers = range(1, len(factors) + 1)
+    strides = [attributes[f"{head}_up{layer}"]["stride"] for layer in layers]
+    assert strides == [f"({factor}, {factor})" for factor in factors]
+    activations = [n for n in symbol.get_internals().list_outputs() if f"{head}_relu" in n]
+    assert activations == [f"{head}_relu{layer}_output" for layer in layers]
 
 
 @each_row

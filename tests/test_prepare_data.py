@@ -203,6 +203,7 @@ def test_coco_instances_become_voc_labels(tmp_path, capsys):
         (1, 63, square(2, 2, 10), 0),  # couch -> sofa 18
         (1, 18, square(7, 7, 10), 0),  # dog 12, over a corner of the couch
         (1, 90, square(20, 20, 5), 0),  # toothbrush: background
+        (1, 18, square(10, 5, 25), 1),  # a crowd of dogs, where nothing else is
         (2, 90, square(2, 2, 5), 0),
     ]
     annotations = {
@@ -226,6 +227,7 @@ def test_coco_instances_become_voc_labels(tmp_path, capsys):
     assert prepare_data.main(["coco", *options]) == 0
     assert "1 images" in capsys.readouterr().out
     expected = np.zeros((30, 41), np.uint8)
+    expected[10:30, 5:30] = 255
     expected[2:12, 2:12] = 18
     expected[7:17, 7:17] = 12
     expected[7:12, 7:12] = 255
