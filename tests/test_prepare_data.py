@@ -194,6 +194,16 @@ def test_pack_then_check_the_pack(root, capsys):
     assert prepare_data.main([*options, "--jpeg", "0"]) == 2
 
 
+@pytest.mark.parametrize("text", ['{"images": []}', "[1, 2", "[]"])
+def test_what_is_no_coco_file_is_one_sentence(tmp_path, capsys, text):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val2017.json").write_text(text)
+    options = ["--data-root", str(tmp_path), "--split", "val2017", "--out", str(tmp_path / "out")]
+    assert prepare_data.main(["coco", *options]) == 2
+    assert "instances_val2017.json: not a COCO annotation file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_coco_instances_become_voc_labels(tmp_path, capsys):
     def square(top, left, side):
         right, bottom = left + side, top + side
@@ -233,5 +243,13 @@ def test_coco_instances_become_voc_labels(tmp_path, capsys):
     expected[7:12, 7:12] = 255
     found = cv2.imread(str(out / "labels/val2017/000000000001.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(found, expected)
-    assert cv2.imread(str(out / "images/val2017/000000000001.jpg")).shape == (30, 41, 3)
+    link = out / "images/val2017/000000000001.jpg"
+    assert cv2.imread(str(link)).shape == (30, 41, 3)
+    link.unlink()
+    link.symlink_to("moved.jpg")
+    assert prepare_data.main(["coco", *options]) == 0
+    assert link.exists()
+    shutil.copy(link, tmp_path / "copy.jpg")
+    (tmp_path / "copy.jpg").replace(link)  # a copy in place of the link may stay
+    assert prepare_data.main(["coco", *options]) == 0
     assert load_dataset("voc").label_lut[18] == 18

@@ -59,9 +59,11 @@ def write_labels(
             raise DataError(f"{source}: no such image, but {file} has annotations of it")
         annotations = coco.loadAnns(coco.getAnnIds(image["id"], list(classes)))
         with atomic_write(out / "labels" / split / f"{source.stem}.png") as temporary:
-            cv2.imwrite(str(temporary), draw_label(coco, image, annotations, classes))
+            label = draw_label(coco, image, annotations, classes)
+            temporary.write_bytes(cv2.imencode(".png", label)[1].tobytes())  # says why it can't
         link = out / "images" / split / source.name
-        if not link.is_symlink():
+        if not link.exists():
+            link.unlink(missing_ok=True)  # of an earlier call, and the images have moved since
             link.symlink_to(os.path.relpath(source, link.parent.resolve()))
         advance()
     return len(images)
@@ -91,6 +93,9 @@ def _load(file: Path):
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            return COCO(str(file))
+            coco = COCO(str(file))
+            for part in ("images", "annotations", "categories"):
+                coco.dataset[part]
+            return coco
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise DataError(f"{file}: not a COCO annotation file ({error})") from None

@@ -62,7 +62,7 @@ def main(argv=None) -> int:
     batches.close()
     grid = draw(batch, config, dataset)
     with atomic_write(args.out) as file:
-        cv2.imwrite(str(file), grid[:, :, ::-1])
+        file.write_bytes(cv2.imencode(".png", grid[:, :, ::-1])[1].tobytes())
     print(f"{args.out}: batch {args.batch} of epoch {args.epoch}, {len(batch.index)} crops")
     return 0
 
