@@ -104,6 +104,25 @@ def test_predicting_a_label_that_is_not_scored_is_a_miss(tmp_path):
     assert ours["pixel_accuracy"] == 12 / 18
 
 
+def test_a_label_that_is_not_scored_can_be_a_false_positive_of_its_category(tmp_path):
+    truth = np.full((4, 6), 7, np.uint8)
+    truth[:2] = 26
+    prediction = truth.copy()
+    prediction[3, :5] = 29  # caravan on the road: no vehicle is there
+    files = [
+        save(tmp_path / "gt" / "a_0_1_gtFine_labelIds.png", truth),
+        save(tmp_path / "out" / "a_0_1.png", prediction),
+    ]
+    instances = np.where(truth == 26, 26007, 7).astype(np.uint16)
+    save(tmp_path / "gt" / "a_0_1_gtFine_instanceIds.png", instances)
+    ours = score_folder(CITYSCAPES, tmp_path / "gt", tmp_path / "out")
+    theirs = official([files[1]], [files[0]])
+    size = 12794.0202738185  # of an average car, which the one car's 12 pixels weigh
+    assert ours["categories"][-1]["iiou"] == pytest.approx(size / (size + 5), abs=1e-12)
+    assert ours["categories"][-1]["iiou"] == theirs["categoryInstScores"]["vehicle"]
+    assert ours["classes"][13]["iiou"] == theirs["classInstScores"]["car"] == 1
+
+
 def test_without_instance_files_there_is_no_iiou(city, tmp_path):
     for file in (city / "gtFine").rglob("*_labelIds.png"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

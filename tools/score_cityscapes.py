@@ -68,7 +68,8 @@ def score(
     instances = [found for _, found in counted if found is not None]
     _add_categories(result, confusion, dataset)
     if instance_level:
-        _add_instance_scores(result, confusion, instances, kind, dataset)
+        joint = sum(frame.joint for frame in frames)
+        _add_instance_scores(result, joint, instances, kind, dataset)
     return result
 
 
@@ -113,29 +114,34 @@ def _add_categories(result: dict[str, Any], confusion: np.ndarray, dataset: Data
 
 def _add_instance_scores(
     result: dict[str, Any],
-    confusion: np.ndarray,
+    joint: np.ndarray,
     frames: Sequence[Instances],
     kind: str,
     dataset: DatasetSpec,
 ) -> None:
-    """Add iIoU = iTP / (iTP + FP + iFN): hits and misses are weighted, false positives are not."""
+    """Add iIoU = iTP / (iTP + FP + iFN): hits and misses are weighted, false positives are not.
+
+    ``joint`` is (L, 256), the pixels of each true class and predicted value.
+    """
     value_of = {row.id: row.id if kind == "label_id" else row.train_id for row in dataset.classes}
     for train_id, row in enumerate(dataset.train_classes):
         iiou = None
         if row.name in AVERAGE_SIZE:
             hits, missed = _weighted(frames, {row.id: row.name}, [value_of[row.id]])
-            wrong = confusion[:, train_id].sum() - confusion[train_id, train_id]
+            predicted = joint[:, value_of[row.id]]
+            wrong = predicted.sum() - predicted[train_id]
             iiou = _ratio(hits, hits + wrong + missed)
         result["classes"][train_id]["iiou"] = iiou
     for category, members in zip(result["categories"], _categories(dataset).values()):
         rows = [row for row in dataset.classes if row.category == category["name"]]
         iiou = None
         if all(row.has_instances for row in rows):
-            # A class that is not scored counts as a hit of its category, but only if predicted.
+            # Predicting a class that is not scored (caravan) is predicting its category.
             values = [value_of[row.id] for row in rows]
             scored = {row.id: row.name for row in rows if row.name in AVERAGE_SIZE}
             hits, missed = _weighted(frames, scored, values)
-            wrong = confusion[:, members].sum() - confusion[np.ix_(members, members)].sum()
+            predicted = joint[:, values].sum(axis=1)
+            wrong = predicted.sum() - predicted[members].sum()
             iiou = _ratio(hits, hits + wrong + missed)
         category["iiou"] = iiou
     result["mean_iiou"] = _mean(row["iiou"] for row in result["classes"])
