@@ -108,6 +108,24 @@ def test_tiles_equal_the_whole_image(tiny, scales, wide):
     assert np.abs(halved.probabilities(image) - whole).max() < 0.1  # near, and nothing moved
 
 
+@pytest.mark.parametrize("width", [509, 487, 480])  # no multiple of 8, of 32; both
+def test_mirrored_tiles_equal_the_mirrored_whole_image(tiny, width):
+    overlap = -(-2 * receptive_radius(tiny.network) // 32) * 32
+    image = noise(19, width)
+    whole = Averager(tiny, flip=True)
+    tiled = Averager(tiny, (1.0,), True, (overlap + 32, overlap + 32), overlap)
+    assert tiled.exact
+    expected = whole.probabilities(image)
+    np.testing.assert_allclose(tiled.probabilities(image), expected, atol=1e-4)
+    assert (tiled.labels(image) == whole.labels(image)).mean() > 0.9999
+
+
+def test_tiles_at_odd_scales_are_not_called_exact(tiny):
+    assert Averager(tiny, (0.5, 1.25), tile_hw=(1024, 1024)).exact
+    assert not Averager(tiny, (0.5, 1.1), tile_hw=(1024, 1024)).exact
+    assert Averager(tiny, (0.5, 1.1)).exact  # no tiles
+
+
 def test_spans_by_hand():
     assert spans(100, 128, 32) == [(slice(0, 100), slice(0, 100), slice(0, 100))]
     assert spans(250, 128, 32) == [

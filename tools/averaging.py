@@ -38,7 +38,7 @@ class Averager:
     flip : bool
         Also see the mirror image at every scale.
     tile_hw : tuple of int, optional
-        See the image in tiles of at most this height and width.
+        See the image in tiles of at most this height and width (mirrored, up to 31 columns more).
     overlap : int, optional
         Pixels that neighbouring tiles share; twice the receptive radius by default, or half a tile
         where that is less.
@@ -71,49 +71,50 @@ class Averager:
 
     @property
     def exact(self) -> bool:
-        """Whether tiles give what the whole image gives (scales in quarters; rounding aside)."""
-        return self.tile_hw is None or self.overlap >= 2 * self.radius
+        """Whether tiles give what the whole image gives, rounding aside."""
+        in_step = all(4 * scale % 1 == 0 for scale in self.scales)
+        return self.tile_hw is None or (in_step and self.overlap >= 2 * self.radius)
 
     def labels(self, image: np.ndarray) -> np.ndarray:
         """Return (H, W) uint8 train ids of an (H, W, 3) uint8 RGB image."""
         if self.tile_hw is None:
-            return self._labels(image)
+            return self._labels(image, whole(image))
         labels = np.empty(image.shape[:2], np.uint8)
         for tile, inner, outer in self._tiles(image.shape[:2]):
-            labels[outer] = self._labels(image[tile])[inner]
+            labels[outer] = self._labels(image, tile)[inner]
         return labels
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return (L, H, W) float32 that sum to 1 over L."""
         if self.tile_hw is None:
-            return self._probabilities(image)
-        whole = None
+            return self._probabilities(image, whole(image))
+        result = None
         for tile, inner, outer in self._tiles(image.shape[:2]):
-            piece = self._probabilities(image[tile])
-            if whole is None:
-                whole = np.empty((len(piece), *image.shape[:2]), np.float32)
-            whole[(slice(None), *outer)] = piece[(slice(None), *inner)]
-        return whole
+            piece = self._probabilities(image, tile)
+            if result is None:
+                result = np.empty((len(piece), *image.shape[:2]), np.float32)
+            result[(slice(None), *outer)] = piece[(slice(None), *inner)]
+        return result
 
-    def _labels(self, image: np.ndarray) -> np.ndarray:
+    def _labels(self, image: np.ndarray, tile: Span) -> np.ndarray:
         if self.scales == (1.0,) and not self.flip:
-            return self.segmenter.labels(image)
-        return most_probable(self._probabilities(image))
+            return self.segmenter.labels(image[tile])
+        return most_probable(self._probabilities(image, tile))
 
-    def _probabilities(self, image: np.ndarray) -> np.ndarray:
+    def _probabilities(self, image: np.ndarray, tile: Span) -> np.ndarray:
         if self.scales == (1.0,) and not self.flip:
-            return self.segmenter.probabilities(image)
-        hw = image.shape[:2]
+            return self.segmenter.probabilities(image[tile])
+        hw = image[tile].shape[:2]
         total = None
         for mirrored in (False, True) if self.flip else (False,):
+            seen = mirror(image, tile) if mirrored else image[tile]
             for scale in self.scales:
-                seen = resize(image[:, ::-1] if mirrored else image, scale)
-                cells = self.segmenter.cell_probabilities(seen)
+                cells = self.segmenter.cell_probabilities(resize(seen, scale))
                 if total is None:
                     total = np.zeros((len(cells), *hw), np.float32)
                 for plane, values in zip(total, cells):
-                    pixels = upsample(values, self.segmenter.cell, hw, scale)
-                    plane += pixels[:, ::-1] if mirrored else pixels
+                    pixels = upsample(values, self.segmenter.cell, seen.shape[:2], scale)
+                    plane += pixels[:, ::-1][:, : hw[1]] if mirrored else pixels
         total /= len(self.scales) * (1 + self.flip)
         return total
 
@@ -125,6 +126,22 @@ class Averager:
         for row in rows:
             for column in columns:
                 yield tuple(zip(row, column))
+
+
+def whole(image: np.ndarray) -> Span:
+    """Return the only tile of an image that is not cut."""
+    return slice(0, image.shape[0]), slice(0, image.shape[1])
+
+
+def mirror(image: np.ndarray, tile: Span) -> np.ndarray:
+    """Return the mirror image of a tile, with up to ``TILE_STEP - 1`` more columns at its left.
+
+    The mirrored whole image's features begin at the image's right edge. With these columns a tile's
+    lie where those do, whatever the image's width.
+    """
+    rows, columns = tile
+    more = (image.shape[1] - columns.stop) % TILE_STEP
+    return image[rows, columns.start : columns.stop + more][:, ::-1]
 
 
 def spans(length: int, tile: int, overlap: int) -> list[tuple[slice, slice, slice]]:

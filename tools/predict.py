@@ -10,8 +10,8 @@ NAME_overlay.jpg for the eye. Images may have any size. Without --model the embe
 answers, which was trained on CamVid.
 
 --tile H,W bounds the memory that a large image takes. With an overlap of twice the network's
-receptive radius or more, the result is that of the whole image; otherwise pixels near the seams
-differ, and a line says so.
+receptive radius or more, and scales in steps of 1/4, the result is that of the whole image;
+otherwise pixels near the seams differ, and a line says so.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def main(argv=None) -> int:
     if not averager.exact:
         print(
             f"tiles overlap by {averager.overlap} pixels, the network sees {averager.radius} far: "
-            "pixels near the seams may differ from those of the whole image"
+            "pixels near the seams may differ from those of the whole image (they don't with an "
+            "overlap of twice as far and scales in steps of 1/4)"
         )
     write = functools.partial(write_result, out=args.out, dataset=dataset)
     console = Console()
