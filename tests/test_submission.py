@@ -216,6 +216,57 @@ def test_what_is_no_archive(tmp_path, content, capsys):
         assert f"error: {tmp_path / 'x'}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_one_of_the_problems(city, method, capsys):
+    with zipfile.ZipFile(city / "c.zip", "w", method) as archive:
+        for name in ("berlin_000000_000019.png", "munich_000003_000019.png"):
+            archive.writestr(name, png(np.full(HW, 7, np.uint8)))
+        middle = archive.infolist()[0].compress_size // 2 + 30 + len("berlin_000000_000019.png")
+    content = bytearray((city / "c.zip").read_bytes())
+    content[middle] ^= 255
+    (city / "c.zip").write_bytes(content)
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith("berlin_000000_000019.png: cannot be read (")
+    assert printed.out.count("\n") == printed.err.count("\n") == 1
+
+
+def test_damaged_archives_are_named(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    with tarfile.open(tmp_path / "r.tar", "w:gz") as archive:
+        for number in range(3):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = 500
+            archive.addfile(info, io.BytesIO(random.bytes(500)))
+    write_zip(tmp_path / "c.zip", [("a.png", b"x" * 50)])
+    for file, dataset in (("r.tar", "voc"), ("c.zip", "cityscapes")):
+        whole = (tmp_path / file).read_bytes()
+        places = random.integers(10, len(whole), 60)
+        for place in places:
+            content = bytearray(whole)
+            content[place] ^= 170
+            (tmp_path / file).write_bytes(content)
+            assert export(dataset, "--check", tmp_path / file) == 2
+            assert capsys.readouterr().err.startswith(f"error: {tmp_path / file}: ")
+
+
+def test_paths_that_lead_out_of_the_archive(city, voc, capsys):
+    good = png(np.full(HW, 7, np.uint8))
+    names = ["../berlin_000000_000019.png", "/berlin_000000_000019.png", "a/../munich_3_19.png"]
+    write_zip(city / "c.zip", [(name, good) for name in names])
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    printed = capsys.readouterr().out
+    assert [line.split(": not expected")[0] for line in printed.splitlines()[:-1]] == names
+    folder = "results/VOC2012/Segmentation/comp6_test_cls"
+    names = [f"../{folder}/2008_000006.png", f"x/../{folder}/2008_000006.png", f"/{folder}/a.png"]
+    with tarfile.open(voc / "r.tar", "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    assert export("voc", "--check", voc / "r.tar", "--data-root", voc / "VOC2012") == 2
+    printed = capsys.readouterr().out
+    assert [line.split(": not expected")[0] for line in printed.splitlines()[:-1]] == names
+
+
 @pytest.fixture
 def kitti(tmp_path):
     root = tmp_path / "data_road"
@@ -411,3 +462,13 @@ def test_kitti_from_a_model(kitti, capsys):
     source = ("--model", other, "--data-root", kitti / "data_road")
     assert export("kitti", *source, "--out", kitti / "l.zip") == 2
     assert "its classes are those of voc, not of kitti" in capsys.readouterr().err
+
+
+def test_voc_names_of_the_official_test_set(tmp_path, capsys):
+    folder = "results/VOC2012/Segmentation/comp6_test_cls"
+    with tarfile.open(tmp_path / "r.tar", "w") as archive:
+        for name in ("2008_000006", "2008_6", "photo"):
+            archive.addfile(tarfile.TarInfo(f"{folder}/{name}.png"))
+    assert export("voc", "--check", tmp_path / "r.tar") == 2
+    printed = capsys.readouterr().out
+    assert "no names of VOC2012 images: 2008_6, photo\n3 pictures, the test set has 1456" in printed

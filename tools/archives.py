@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-import posixpath
+import lzma
+import struct
 import tarfile
 import threading
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ from .submissions import Benchmark
 
 Reader = Callable[[], bytes]
 
-# What broken members make zipfile, tarfile and Pillow raise; RuntimeError: a password is needed.
-UNREADABLE = (OSError, SyntaxError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
+# What broken archives and members make zipfile, tarfile and Pillow raise; RuntimeError: a password
+# is needed, or an unknown compression; ValueError: a name that is no text.
+UNREADABLE = (
+    OSError, EOFError, SyntaxError, RuntimeError, ValueError, struct.error,
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 class SubmissionError(DataError):
@@ -147,14 +152,16 @@ def _open(path: Path, kind: str) -> Iterator[list[tuple[str, Reader]]]:
 
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
-        if kind == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                infos = [info for info in archive.infolist() if not info.is_dir()]
-                yield [(info.filename, reader(archive.read, info)) for info in infos]
-        else:
-            with tarfile.open(path) as tar:
-                infos = [info for info in tar.getmembers() if not info.isdir()]
-                yield [(posixpath.normpath(info.name), reader(from_tar, info)) for info in infos]
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: not a whole {kind[1:]} archive ({error})") from None
+    with ExitStack() as stack:
+        try:
+            if kind == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                packed = [info for info in archive.infolist() if not info.is_dir()]
+                members = [(info.filename, reader(archive.read, info)) for info in packed]
+            else:
+                tar = stack.enter_context(tarfile.open(path))
+                filed = [info for info in tar.getmembers() if not info.isdir()]
+                members = [(info.name.removeprefix("./"), reader(from_tar, info)) for info in filed]
+        except UNREADABLE as error:
+            raise DataError(f"{path}: not a whole {kind[1:]} archive ({error})") from None
+        yield members

@@ -115,7 +115,7 @@ class Cityscapes(Benchmark):
 
     def frame(self, member: str) -> str | None:
         """Take the first three parts of a PNG's name, as the official scorer does."""
-        match = re.fullmatch(r"(?:.*/)?([a-z-]+_\d+_\d+)[^/]*\.png", member)
+        match = re.fullmatch(r"(?:(?!\.\./)[^/]+/)*([a-z-]+_\d{6}_\d{6})[^/]*\.png", member)
         return match and match[1]
 
     def legal(self) -> Collection[int]:
@@ -233,10 +233,12 @@ class Voc(Benchmark):
         return problems
 
     def official_problems(self, frames: Set[str]) -> list[str]:
-        """Count the pictures."""
-        if len(frames) == VOC_TEST:
-            return []
-        return [f"{len(frames)} pictures, the test set has {VOC_TEST}"]
+        """Count the pictures; of their names only the pattern is known."""
+        odd = {frame for frame in frames if not re.fullmatch(r"\d{4}_\d{6}", frame)}
+        problems = name_all("no names of VOC2012 images", odd)
+        if len(frames) != VOC_TEST:
+            problems.append(f"{len(frames)} pictures, the test set has {VOC_TEST}")
+        return problems
 
 
 BENCHMARKS = {"cityscapes": Cityscapes, "kitti": Kitti, "voc": Voc}
