@@ -111,6 +111,16 @@ def test_absent_classes_take_no_part(monkeypatch):
     assert (refine(image, alone, Crf()) == 2).all()
 
 
+def test_many_classes_of_which_none_is_probable():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (20, 31, 3)).astype(np.uint8)
+    probabilities = 1 + 0.2 * random.random((25, 20, 31)).astype(np.float32)
+    probabilities /= probabilities.sum(0)
+    assert probabilities.max() < 0.05
+    expected = plain(image, probabilities, Crf())
+    assert np.mean(refine(image, probabilities, Crf()) == expected) >= 0.99
+
+
 def test_stored_maps_give_the_same_labels():
     image, probabilities, _ = scene()
     stored = np.rint(probabilities * PROBABILITY_SCALE).astype(np.uint16)

@@ -33,7 +33,7 @@ from train.machine import allowed_cores
 from .probabilities import PROBABILITY_SCALE, read_probabilities
 from .score_files import files, index
 
-PRESENT = 0.05  # a class that is less probable than this everywhere takes no part
+PRESENT = 0.05  # of the highest probability: a class that is below it everywhere takes no part
 SMALLEST = 1e-5  # probabilities are clipped to it before the logarithm (pydensecrf's default)
 SETTLED = 5e-4  # share of labels that the iterations left out may change
 BLOCK = 64  # pixels: side of the blocks in which pixels are ordered
@@ -66,7 +66,8 @@ def refine(image: np.ndarray, probabilities: np.ndarray, crf: Crf) -> np.ndarray
         (H, W) uint8 train ids.
     """
     scale = PROBABILITY_SCALE if probabilities.dtype == np.uint16 else 1
-    present = np.flatnonzero([plane.max() >= PRESENT * scale for plane in probabilities])
+    peaks = probabilities.max(axis=(1, 2))
+    present = np.flatnonzero(peaks >= PRESENT * peaks.max())
     if len(present) == 1:
         return np.full(image.shape[:2], present[0], np.uint8)
     order = block_order(image.shape[:2])
