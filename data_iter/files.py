@@ -18,6 +18,10 @@ GREY, PALETTE = 0, 3  # PNG colour types
 JPEG_SIGNATURE = b"\xff\xd8"
 END_MARKS = {PNG_SIGNATURE: b"IEND", JPEG_SIGNATURE: b"\xff\xd9"}
 EXIF_ORIENTATION = 0x0112
+# Pillow takes images of more than 179 million pixels for an attack. OpenCV, which decodes most of
+# what is read here, allows this many.
+Image.MAX_IMAGE_PIXELS = 1 << 30
+UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -51,7 +55,7 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
         _check_whole(path, encoded)
         try:  # OpenCV would turn the palette's indices into colours
             return np.array(Image.open(io.BytesIO(encoded)))[rows]
-        except (OSError, SyntaxError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{path}: not a whole PNG file ({error})") from None
     label = _decode_rows(path, encoded, rows, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
@@ -80,7 +84,7 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size[1], image.size[0]
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as an image ({error})") from None
 
 
@@ -89,7 +93,7 @@ def exif_orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:
             return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as an image ({error})") from None
 
 

@@ -1,5 +1,8 @@
 """Image and label files of every kind that people have, and the broken ones."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -93,3 +96,19 @@ def test_what_is_no_image_is_named(tmp_path, read, content):
         (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.png"):
         read(tmp_path / "x.png")
+
+
+def png_header(side):
+    """A palette PNG's beginning and end, of an image that is not there."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 0) + b"IDAT\x35\xaf\x06\x1eIEND"
+
+
+def test_images_may_be_large_but_not_absurdly(tmp_path):
+    (tmp_path / "large.png").write_bytes(png_header(20000))
+    assert read_size(tmp_path / "large.png") == (20000, 20000)
+    (tmp_path / "absurd.png").write_bytes(png_header(60000))
+    for read in (read_size, read_label, exif_orientation, read_image):
+        with pytest.raises(DataError, match=r"absurd\.png"):
+            read(tmp_path / "absurd.png")
