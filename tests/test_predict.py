@@ -71,6 +71,7 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
     sizes = {"a.png": (8, 8), "deeper/b.jpg": (41, 30), "c.jpeg": (1, 1)}
     for number, (name, hw) in enumerate(sizes.items()):
         write_image(tmp_path / "in" / name, hw, number)
+    (tmp_path / "in" / "._a.png").write_bytes(b"what macOS puts into archives")
     out = tmp_path / "in" / "results"
     for _ in range(2):  # the second time, earlier results below the folder are no images
         assert predict.main([str(tmp_path / "in"), "--model", str(run), "--out", str(out)]) == 0
@@ -160,6 +161,11 @@ def test_parts_share_a_folder_and_resume_skips_what_is_whole(run, tmp_path, caps
     assert all(read_label(out / f"{number}.png").shape == (16, 24) for number in range(5))
     assert predict.main([*rest, "--resume"]) == 0
     assert "nothing left" in capsys.readouterr().out
+    assert predict.main([*rest, "--resume", "--save-probabilities"]) == 0  # now more is asked for
+    assert "5 segmented" in capsys.readouterr().out and len(list(out.glob("*.npz"))) == 5
+    (out / "2.npz").unlink()
+    assert predict.main([*rest, "--resume", "--save-probabilities"]) == 0
+    assert "1 segmented" in capsys.readouterr().out
     error = error_of(capsys, *rest, "--num-parts", 2, "--part-index", 2)
     assert "--part-index 2: expected 0 to 1" in error
 

@@ -129,7 +129,8 @@ def require(library: str) -> ModuleType:
 def find_images(path: Path, out: Path) -> list[Path]:
     """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
 
-    Files below ``out``, where results go, are left out.
+    Left out are files below ``out``, where results go, and hidden ones: unfinished results, and
+    what macOS lays beside files.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def find_images(path: Path, out: Path) -> list[Path]:
     if path.is_file():
         images = [path]
     elif path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
         results = out.resolve() if out.resolve() != path.resolve() else None
         images = [p for p in files if p.is_file() and results not in p.resolve().parents]
     else:

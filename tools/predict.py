@@ -83,7 +83,8 @@ def write_result(
 ) -> np.ndarray:
     """Write one image's files and return its pixels of each class.
 
-    The label file comes last: where it is, the others are, and ``--resume`` looks for it alone.
+    The label file comes last: where it is, the others are, unless an earlier call was not asked for
+    probabilities.
     """
     labels, probabilities = result
     if isinstance(labels, Future):
@@ -123,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     add("--save-probabilities", action="store_true", help="NAME.npz, 16 bits a class and pixel")
     add("--num-parts", type=int, default=1, help="share the images between that many machines")
     add("--part-index", type=int, default=0, help="which share is this one's, from 0")
-    add("--resume", action="store_true", help="skip images whose label file is there and whole")
+    add("--resume", action="store_true", help="skip images whose results are there and whole")
     add("--backend", choices=("mxnet", "onnxruntime", "openvino"), default="mxnet")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
@@ -146,8 +147,14 @@ def choose_images(args: argparse.Namespace) -> list[Path]:
         )
     images = find_images(args.images, args.out)[args.part_index :: args.num_parts]
     if args.resume:
-        images = [p for p in images if not is_predicted(p, args.out / f"{p.stem}.png")]
+        images = [p for p in images if not is_done(p, args.out, args.save_probabilities)]
     return images
+
+
+def is_done(image: Path, out: Path, probabilities: bool) -> bool:
+    """Whether all that is asked for of an image is there and whole."""
+    wanting = probabilities and not (out / f"{image.stem}.npz").is_file()
+    return not wanting and is_predicted(image, out / f"{image.stem}.png")
 
 
 @command
