@@ -71,6 +71,7 @@ def test_cells_by_hand(calibration):
         ("R0_rect", "R_rect", "has no line 'R0_rect:'"),
         ("P2: 100 0", "P2: 100", "P2: expected 12 numbers, found '100 60 50"),
         ("P2: 100", "P2: x", "P2: expected 12 numbers"),
+        ("P2: 100", "P2: nan", "P2: expected 12 numbers, found 'nan"),
         ("d: 1 0 0 0 0 1 0 -2 0 0 1 0", "d: 1 0 0 0 0 1 0 -2 0 0 0 0", "cannot be inverted"),
     ],
 )

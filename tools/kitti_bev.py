@@ -47,6 +47,8 @@ def read_calibration(path: Path) -> np.ndarray:
             raise DataError(f"{path}: has no line '{name}:'")
         try:
             matrices[name] = np.array(fields[name].split(), np.float64).reshape(shape)
+            if not np.isfinite(matrices[name]).all():
+                raise ValueError
         except ValueError:
             count = shape[0] * shape[1]
             raise DataError(
