@@ -163,5 +163,6 @@ def _open(path: Path, kind: str) -> Iterator[list[tuple[str, Reader]]]:
                 filed = [info for info in tar.getmembers() if not info.isdir()]
                 members = [(info.name.removeprefix("./"), reader(from_tar, info)) for info in filed]
         except UNREADABLE as error:
-            raise DataError(f"{path}: not a whole {kind[1:]} archive ({error})") from None
+            why = " ".join(str(error).split())  # tarfile lists what it tried
+            raise DataError(f"{path}: not a whole {kind[1:]} archive ({why})") from None
         yield members
