@@ -68,6 +68,18 @@ def test_a_detail(city):
     assert (detail[:2] == CITY.palette[0]).all() and (detail[2:] == CITY.palette[13]).all()
 
 
+def test_values_that_fit_label_ids_and_train_ids(city, capsys):
+    name = "ulm_000000_000019"
+    save(city / f"c/{name}.png", np.full(HW, 7, np.uint8))
+    options = ("--predictions", city / "c", "--frames", name)
+    assert panels(city, *options) == 2
+    assert "say which with --values" in capsys.readouterr().err
+    for values, train_id in (("label_id", 0), ("train_id", 7)):
+        assert panels(city, *options, "--values", values) == 0
+        figure = np.array(Image.open(city / "f.png"))
+        assert (cell(figure, 0, 1) == CITY.palette[train_id]).all()
+
+
 def test_road_in_red(tmp_path):
     save(tmp_path / "img/um_000003.png", np.full((*HW, 3), 100, np.uint8))
     save(tmp_path / "img/uu_000003.png", np.full((*HW, 3), 100, np.uint8))

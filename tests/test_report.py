@@ -189,6 +189,10 @@ def test_in_a_browser(page):
         (lambda f: (f / "images/a.png").unlink(), "no image a.*"),
         (lambda f: (f / "out/a.png").unlink(), "no prediction for a"),
         (lambda f: (f / "crf/a.png").unlink(), "crf: no prediction for a"),
+        (
+            lambda f: save(f / "images/a.png", np.zeros((9, 8, 3), np.uint8)),
+            "images/a.png: the image is 8x9, its label file 44x30",
+        ),
     ],
 )
 def test_missing_files_are_named(folder, tmp_path, spoil, message, capsys):
@@ -237,3 +241,26 @@ def test_kitti(tmp_path):
         assert "URBAN MaxF" in text and "95.64" in text and "um_road_000001" in text
         # 88 valid pixels, 3 wrong; all right by the CRF.
         assert "96.59" in text and "100.00" in text
+
+
+def test_kitti_without_a_road_frame(tmp_path, capsys):
+    save(tmp_path / "training/gt_image_2/um_lane_000000.png", np.zeros((9, 11, 3), np.uint8))
+    save(tmp_path / "out/um_lane_000000.png", np.zeros((9, 11), np.uint8))
+    places = ("--images", tmp_path, "--ground-truth", tmp_path / "training")
+    rest = ("--predictions", tmp_path / "out", "--out", tmp_path / "r.html")
+    assert main([str(option) for option in ("--dataset", "kitti", *places, *rest)]) == 2
+    assert "only lanes" in capsys.readouterr().err
+
+
+def test_values_that_fit_label_ids_and_train_ids(tmp_path, capsys):
+    labels = np.full((9, 11), 7, np.uint8)
+    labels[:4] = 11
+    save(tmp_path / "truth/a_000000_000019_gtFine_labelIds.png", labels)
+    save(tmp_path / "out/a_000000_000019.png", labels)
+    save(tmp_path / "images/a_000000_000019_leftImg8bit.png", np.zeros((9, 11, 3), np.uint8))
+    assert report(tmp_path, dataset="cityscapes") == 2
+    assert "say which with --values" in capsys.readouterr().err
+    for values, accuracy in (("label_id", "100.00"), ("train_id", "0.00")):
+        assert report(tmp_path, "--values", values, dataset="cityscapes") == 0
+        text = (tmp_path / "report.html").read_text()
+        assert f'<td>pixel accuracy<td class="number">{accuracy}' in text

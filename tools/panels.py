@@ -67,7 +67,9 @@ def find(folder: Path, frame: str, suffixes: Sequence[str], dataset: DatasetSpec
     raise DataError(f"{folder}: no file of frame {frame} in it")
 
 
-def read_predictions(paths: Sequence[Path], dataset: DatasetSpec) -> list[np.ndarray]:
+def read_predictions(
+    paths: Sequence[Path], dataset: DatasetSpec, values: str | None
+) -> list[np.ndarray]:
     """Read predictions of one folder as train ids (H, W) uint8."""
     labels = {path: read_label(path) for path in paths if path.suffix == ".png"}
     kind = "train_id"
@@ -75,7 +77,7 @@ def read_predictions(paths: Sequence[Path], dataset: DatasetSpec) -> list[np.nda
         labels = {p: (m >= SURE).astype(np.uint8) if m.max() > 1 else m for p, m in labels.items()}
     elif labels:
         counts = {path: np.bincount(m.ravel(), minlength=256) for path, m in labels.items()}
-        kind = values_kind(counts, dataset)
+        kind = values_kind(counts, dataset, values)
     if kind == "label_id":
         labels = {path: to_train_ids(m, dataset.label_lut, path) for path, m in labels.items()}
     return [
@@ -120,10 +122,11 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
     crop = parse_crop(args.crop)
     road = class_of(args.overlay, dataset) if args.overlay else None
     image_files = [find(args.images, frame, IMAGE_SUFFIXES, dataset) for frame in args.frames]
-    predictions = [
-        read_predictions([find(folder, f, (".png", ".npz"), dataset) for f in args.frames], dataset)
+    paths = [
+        [find(folder, frame, (".png", ".npz"), dataset) for frame in args.frames]
         for folder in args.predictions
     ]
+    predictions = [read_predictions(of_model, dataset, args.values) for of_model in paths]
     rows = []
     for file, frame, *labels in zip(image_files, args.frames, *predictions):
         image = read_image(file)
@@ -170,6 +173,7 @@ def main(argv=None) -> int:
     add("--predictions", required=True, type=Path, nargs="+", help="a folder for each model")
     add("--captions", nargs="+", help="a word for each folder (default: its name)")
     add("--frames", required=True, nargs="+", help="names of the frames, a row each")
+    add("--values", choices=("label_id", "train_id"), help="what predictions hold")
     add("--crop", metavar="TOP,LEFT,HEIGHT,WIDTH", help="show this part, in pixels")
     add("--overlay", metavar="CLASS", help="show the image with this class in red")
     add("--out", required=True, type=Path, metavar="FILE", help="the figure, .png")

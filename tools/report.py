@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--predictions", required=True, type=Path, help="folder that tools/evaluate.py scores")
     add("--crf", type=Path, help="folder with the CRF's results")
     add("--names", type=Path, help="file with the frames to show and score, one a line")
+    add("--values", choices=("label_id", "train_id"), help="what predictions hold")
     add("--show", type=int, default=12, help="how many of the best, and of the worst (default 12)")
     add("--title", help="of the page (default: the data set's name)")
     add("--out", required=True, type=Path, metavar="FILE", help="the page, .html")
@@ -150,7 +151,8 @@ def _page(args: argparse.Namespace) -> int:
     dataset = load_dataset(args.dataset)
     kind = KittiEvaluation if dataset.layout == "kitti" else Evaluation
     names = read_names(args.names) if args.names else None
-    evaluation = kind(dataset, args.images, args.ground_truth, args.predictions, args.crf, names)
+    folders = (args.images, args.ground_truth, args.predictions, args.crf)
+    evaluation = kind(dataset, *folders, names, args.values)
     page = render(evaluation, args.title or f"{dataset.name}: predictions", max(args.show, 0))
     with atomic_write(args.out) as temporary:
         temporary.write_text(page, encoding="utf-8")

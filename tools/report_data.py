@@ -68,6 +68,8 @@ class Evaluation:
         Folder with the CRF's results.
     names : list of str, optional
         These frames only.
+    values : str, optional
+        ``label_id`` or ``train_id``: what predictions hold, where their values do not tell.
 
     Attributes
     ----------
@@ -85,8 +87,9 @@ class Evaluation:
         predictions: Path,
         refined: Path | None = None,
         names: list[str] | None = None,
+        values: str | None = None,
     ):
-        self.dataset, self._names = dataset, names
+        self.dataset, self._names, self._values = dataset, names, values
         self.pairs = self._find(ground_truth, predictions)
         self.refined_pairs = self._find_refined(ground_truth, refined) if refined else []
         self.scores = self._score()
@@ -98,6 +101,11 @@ class Evaluation:
         pair = self.pairs[number]
         image = read_image(self._images[pair.name])
         truth, prediction = self._labels(pair)
+        if image.shape[:2] != truth.shape:
+            raise DataError(
+                f"{self._images[pair.name]}: the image is {image.shape[1]}x{image.shape[0]}, "
+                f"its label file {truth.shape[1]}x{truth.shape[0]} (width x height)"
+            )
         refined = None
         if self.refined:
             refined = self._train_ids(self.refined_pairs[number], self.refined["values"])[1]
@@ -134,7 +142,8 @@ class Evaluation:
 
     def _score_labels(self, pairs: list[Pair]) -> dict[str, Any]:
         is_city = self.dataset.layout == "cityscapes"
-        return (score_cityscapes if is_city else score_classes).score(pairs, self.dataset)
+        protocol = score_cityscapes if is_city else score_classes
+        return protocol.score(pairs, self.dataset, self._values)
 
     def _labels(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         return self._train_ids(pair, self.scores["values"])
@@ -182,7 +191,10 @@ class KittiEvaluation(Evaluation):
 
     def _find(self, ground_truth: Path, predictions: Path) -> list[Pair]:
         pairs = score_kitti.find_kitti_pairs(ground_truth, predictions, self._names)
-        return [pair for pair in pairs if "_road_" in pair.name]
+        roads = [pair for pair in pairs if "_road_" in pair.name]
+        if not roads:
+            raise DataError(f"{ground_truth}: only lanes (um_lane_*) are asked for, no road frame")
+        return roads
 
     def _find_refined(self, ground_truth: Path, refined: Path) -> list[Pair]:
         return score_kitti.find_kitti_pairs(ground_truth, refined, self._names, suffixes=(".png",))
