@@ -12,12 +12,14 @@ from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
 from configs.schema import Crf
-from data_iter.files import read_image, read_label
+from data_iter.files import read_image, read_label, read_size
 from tools import predict
 from tools.averaging import Averager
 from tools.dense_crf import refine
-from tools.inference import load_segmenter, overlapped
+from tools.inference import load_segmenter, overlapped, write_overlay
 from tools.probabilities import read_probabilities
+from train.errors import RunError
+from train.segmenter import upsample
 
 COMMAND = Path(predict.__file__)
 
@@ -78,6 +80,15 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
     found = {p.name: Image.open(p).size[::-1] for p in out.glob("*.png")}
     assert found == {"a.png": (8, 8), "b.png": (41, 30), "c.png": (1, 1)}
     assert "3 segmented" in capsys.readouterr().out
+
+
+def test_very_long_images(run, tmp_path):
+    dataset = load_segmenter(run)[1]
+    labels = np.zeros((2, 65600), np.uint8)
+    write_overlay(tmp_path / "o.jpg", np.zeros((2, 65600, 3), np.uint8), labels, dataset)
+    assert read_size(tmp_path / "o.jpg") == (1, 65500)
+    with pytest.raises(RunError, match="of 32767x1 cells .* into tiles .--tile"):
+        upsample(np.zeros((1, 32767), np.float32), 2, (2, 65534))
 
 
 def test_images_that_cannot_be_predicted(run, tmp_path, capsys):

@@ -36,6 +36,7 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "camvid"  # the defa
 INFERENCE_SYMBOL = "inference-symbol.json"  # in run folders of tools/quantize.py
 OVERLAY_SHARE = 0.5  # of the class colours in an overlay
 JPEG_QUALITY = 90
+JPEG_SIDE = 65500  # pixels at most
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,15 @@ def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
 
 
 def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, dataset: DatasetSpec) -> None:
-    """Write the (H, W, 3) uint8 RGB image blended with its classes' colours as a JPEG."""
+    """Write the (H, W, 3) uint8 RGB image blended with its classes' colours as a JPEG.
+
+    An image with a side of more pixels than a JPEG can have, 65500, is shown smaller.
+    """
+    factor = JPEG_SIDE / max(labels.shape)
+    if factor < 1:
+        wh = tuple(max(1, int(side * factor)) for side in labels.shape[::-1])
+        image = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
     colours = dataset.palette[labels]
     blended = cv2.addWeighted(image, 1 - OVERLAY_SHARE, colours, OVERLAY_SHARE, 0)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]

@@ -12,7 +12,10 @@ import numpy as np
 from configs.schema import Network
 from data_iter.cells import unpack_scores
 
+from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
+
+MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
 
 
 class PixelSegmenter(ABC):
@@ -153,9 +156,19 @@ def upsample(plane: np.ndarray, cell: int, hw: tuple[int, int], scale: float = 1
     scale : float
         Factor by which the image was resized before the network saw it. Pixel centres keep their
         place: pixel ``p`` is ``(p + 1/2) * scale - 1/2`` over there.
+
+    Raises
+    ------
+    RunError
+        There are more cells in a row or column than OpenCV interpolates.
     """
     if cell == 1 and scale == 1:
         return plane[: hw[0], : hw[1]]
+    if max(plane.shape) > MOST_CELLS:
+        raise RunError(
+            f"an image of {plane.shape[1]}x{plane.shape[0]} cells (width x height) is too large to "
+            f"interpolate, at most {MOST_CELLS} a side are possible: cut it into tiles (--tile)"
+        )
     factor, shift = scale / cell, (scale - 1) / (2 * cell)
     matrix = np.array([[factor, 0, shift], [0, factor, shift]])
     return cv2.warpAffine(
