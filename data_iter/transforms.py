@@ -34,6 +34,7 @@ class Window(NamedTuple):
     skip: tuple[int, int]  # rows and columns of the resized source before the crop begins
     hw: tuple[int, int]  # the part of the crop that the image covers
     offset: tuple[int, int]  # where in the crop that part begins
+    nearest: tuple[np.ndarray, np.ndarray]  # rows and columns of the source, one for each of hw
 
 
 def draw_crop(
@@ -59,16 +60,20 @@ def find_window(
     image_hw: tuple[int, int], scale: float, top: int, left: int, crop_hw: tuple[int, int]
 ) -> Window:
     """Find what the crop at (``top``, ``left``) of the image resized by ``scale`` needs of it."""
-    (rows, skip_y, height, y), (columns, skip_x, width, x) = (
+    axes = (
         _axis(start, crop, side, scale) for start, crop, side in zip((top, left), crop_hw, image_hw)
     )
-    return Window(scale, rows, columns, (skip_y, skip_x), (height, width), (y, x))
+    (rows, columns), *pairs = zip(*axes)
+    return Window(scale, rows, columns, *pairs)
 
 
 def resize_window(source: np.ndarray, window: Window, interpolation: int) -> np.ndarray:
     """Resize ``source``, the window's part of an image, and return (h, w, ...) of ``window.hw``."""
     if 0 in window.hw:
         return source[:0, :0]
+    if window.scale != 1 and interpolation == cv2.INTER_NEAREST:
+        rows, columns = window.nearest
+        return source[rows][:, columns]
     if window.scale != 1:
         source = cv2.resize(
             source, None, fx=window.scale, fy=window.scale, interpolation=interpolation
@@ -77,25 +82,33 @@ def resize_window(source: np.ndarray, window: Window, interpolation: int) -> np.
     return source[y : y + height, x : x + width]
 
 
-def _axis(start: int, length: int, side: int, scale: float) -> tuple[slice, int, int, int]:
-    """Source, pixels to skip, pixels covered and offset of a crop along one axis.
+def _axis(
+    start: int, length: int, side: int, scale: float
+) -> tuple[slice, int, int, int, np.ndarray]:
+    """Source, pixels to skip, pixels covered, offset and nearest pixels of a crop along one axis.
 
     The source begins at a multiple of the scale's denominator, where the sampling pattern of a
-    resize repeats: resizing the part then gives just what resizing the whole would give.
+    resize repeats: resizing the part then gives just what resizing the whole would give. That is
+    not so for the nearest pixel: a position on the border of two falls to either side by how its
+    last bit is rounded (scale 1.3). So positions are those in the whole, computed as OpenCV does.
     """
     limit = round(side * scale)
     first, last = min(max(start, 0), limit), min(max(start + length, 0), limit)
     ratio = Fraction(scale).limit_denominator(64)
+    nearest = np.minimum((np.arange(first, last) * (1 / scale)).astype(int), side - 1)
     if first >= last:
-        return slice(0, 0), 0, 0, 0
+        return slice(0, 0), 0, 0, 0, nearest
     if scale == 1:
-        return slice(first, last), 0, last - first, first - start
+        return slice(first, last), 0, last - first, first - start, nearest - first
     if abs(ratio - scale) > 1e-9:  # no short period: take it all
-        return slice(0, side), first, last - first, first - start
+        return slice(0, side), first, last - first, first - start, nearest
     period_out, period_in = ratio.numerator, ratio.denominator
     begin = max(first // period_out - 1, 0)
-    if begin and round((side - begin * period_in) * scale) != limit - begin * period_out:
-        begin -= 1  # halves are rounded to even: from here the part ends where the whole does
+    # Halves are rounded to even, and products may miss a half: begin where the part ends as the
+    # whole does.
+    while round((side - begin * period_in) * scale) != limit - begin * period_out:
+        begin -= 1  # at 0 the part is the whole
     end = min(-(-last // period_out) + 1, -(-side // period_in))
     source = slice(begin * period_in, min(end * period_in, side))
-    return source, first - begin * period_out, last - first, first - start
+    skip = first - begin * period_out
+    return source, skip, last - first, first - start, nearest - source.start

@@ -31,6 +31,21 @@ def test_window_equals_the_part_of_the_resized_whole(scale, corner):
         assert np.abs(found.astype(int) - expected).max() <= tolerance
 
 
+@pytest.mark.parametrize(("scale", "side"), [(0.35, 1010), (0.65, 2048), (1.3, 2048)])
+def test_scales_that_are_no_binary_fractions_give_the_whole_s_pixels(scale, side):
+    """Rounding moves borders of pixels, and ends of images: here by where a part begins."""
+    label = np.random.default_rng(4).integers(0, 250, (8, side), np.uint8)
+    image = cv2.merge([label, label, label])
+    for pixels, how, tolerance in ((image, cv2.INTER_LINEAR, 1), (label, cv2.INTER_NEAREST, 0)):
+        whole = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how)
+        for left in range(0, whole.shape[1], 7):
+            window = find_window((8, side), scale, 0, left, (2, 216))
+            part = resize_window(pixels[window.rows, window.columns], window, how)
+            expected = whole[:2, left : left + 216]
+            assert part.shape == expected.shape
+            assert np.abs(part.astype(int) - expected).max() <= tolerance
+
+
 def test_crops_stay_inside_a_patch_that_holds_them():
     patch = Patch(top=100, left=50, height=80, width=90)
     corners = set()
