@@ -21,7 +21,8 @@ EXIF_ORIENTATION = 0x0112
 # Pillow takes images of more than 179 million pixels for an attack. OpenCV, which decodes most of
 # what is read here, allows this many.
 Image.MAX_IMAGE_PIXELS = 1 << 30
-UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow
+# What Pillow raises: no such file or no image, a broken chunk, one too short, a size beyond reason.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -118,7 +119,10 @@ def _decode_rows(path: Path, encoded: bytes, rows: slice, flags: int) -> np.ndar
 def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     """Decode an image in memory with OpenCV's ``flags``; ``path`` is for the message."""
     _check_whole(path, encoded)
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # a size beyond reason
+        pixels = None
     if pixels is None:
         raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; damaged?)")
     return pixels
