@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ import numpy as np
 from .errors import DataError
 from .png import inflating
 
-VERSION = 1
+VERSION = 2
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls
 MANIFEST = ".frames.json"
 # A training pays for decoding over and over, and inflating is most of it: lossless images are
@@ -96,17 +95,32 @@ def encode_frame(image: np.ndarray, label: np.ndarray, jpeg_quality: int | None)
 
 
 def write_records(rec: Path, idx: Path, frames: Iterable[list[bytes]]) -> None:
-    """Write the records of frames after each other, numbered from 0."""
+    """Write the records of frames after each other, numbered from 0.
+
+    Raises
+    ------
+    DataError
+        Not all of it went into the file.
+    """
     writer = mx.recordio.MXIndexedRecordIO(str(idx), str(rec), "w")
     try:
         for key, record in enumerate(record for frame in frames for record in frame):
             writer.write_idx(key, record)
+        length = writer.tell()
+    except mx.base.MXNetError:
+        raise DataError(f"{rec}: cannot be written; is the disk full?") from None
     finally:
         writer.close()
+    if rec.stat().st_size != length:  # of the last block MXNet does not say so
+        raise DataError(f"{rec}: cannot be written; is the disk full?")
 
 
 class Shard:
-    """One open ``.rec`` file with its ``.idx``; ``DataError`` where one is missing or damaged."""
+    """A ``.rec`` file with its ``.idx``; ``DataError`` where one is missing or damaged.
+
+    The file is opened for each call: a large data set has more shards than a process may have
+    files open.
+    """
 
     def __init__(self, rec: Path):
         self.path = rec
@@ -119,22 +133,29 @@ class Shard:
         except (ValueError, IndexError):
             raise DataError(f"{idx}: not an index of records; pack the split again") from None
         self._begins.append(rec.stat().st_size)
-        self._file = os.open(rec, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        if self._begins != sorted(self._begins):
+            raise DataError(f"{idx}: does not belong to its .rec; pack the split again")
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self._begins) - 1
 
     def tiles(self, first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Decode records that follow each other as (image BGR, label)."""
-        record = first
+        record, begins = first, self._begins[first : first + count + 1]
         try:
-            begins = self._begins[first : first + count + 1]
-            content = os.pread(self._file, begins[-1] - begins[0], begins[0])
+            with self.path.open("rb", buffering=0) as file:
+                content = os.pread(file.fileno(), begins[-1] - begins[0], begins[0])
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from None
+        try:
             for record, begin in enumerate(begins[:-1], first):  # noqa: B007 said by the error
                 payload, size = _payload(content, begin - begins[0])
                 encoded = np.frombuffer(payload, np.uint8, size)
                 image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
                 label = inflating.decompress(payload[size:], bufsize=TILE * TILE)
                 yield image, np.frombuffer(label, np.uint8).reshape(image.shape[:2])
-        except (OSError, ValueError, IndexError, struct.error):
+        except (ValueError, struct.error, inflating.error):
             raise DataError(
                 f"{self.path}: record {record} is damaged; pack the split again"
             ) from None
@@ -157,8 +178,8 @@ def _payload(content: bytes, position: int) -> tuple[memoryview, int]:
     record = parts[0] if len(parts) == 1 else memoryview(MAGIC.to_bytes(4, "little").join(parts))
     _, _, checksum, size = IR_HEADER.unpack_from(record)
     payload = record[IR_HEADER.size :]
-    if inflating.crc32(payload) != checksum:
-        raise ValueError("wrong checksum")
+    if inflating.crc32(payload) != checksum or size > len(payload):
+        raise ValueError("wrong checksum or size")
     return payload, size
 
 
@@ -174,6 +195,11 @@ class RecordFrames:
                 for name, hw in entry["frames"]:
                     found.append((name, tuple(hw), manifest["tile"], shard, first))
                     first += len(tile_corners(hw, manifest["tile"]))
+                if len(shard) != first:
+                    raise DataError(
+                        f"{shard.path}: {len(shard)} records in its .idx, expected {first}; "
+                        "pack the split again"
+                    )
         self._frames = sorted(found, key=lambda frame: frame[0])
 
     def __len__(self) -> int:

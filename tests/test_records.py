@@ -1,6 +1,7 @@
 """Cached and prepared frames against direct mode; damaged records; a pack that is killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -168,22 +169,82 @@ def test_the_cache_keeps_to_its_limit(data):
     assert sum(a.nbytes + b.nbytes for a, b in cached._kept.values()) == 2 * one
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose", "short index", "joined index", "order"])
 def test_a_damaged_record_is_named(data, tmp_path, damage):
     prepare(data, tmp_path, quality=90)
     rec = tmp_path / "train-0000.rec"
-    content = bytearray(rec.read_bytes())
+    idx, content = rec.with_suffix(".idx"), bytearray(rec.read_bytes())
+    lines = idx.read_text().splitlines()
+    if damage == "short index":
+        idx.write_text("\n".join(lines[:-1]))
+    elif damage == "joined index":
+        idx.write_text("\n".join([*lines[:7], lines[7] + "\t" + lines[8], *lines[9:]]))
+    elif damage == "order":
+        idx.write_text("\n".join([*lines[:7], lines[8], lines[7], *lines[9:]]))
     if damage == "flip":
         content[len(content) // 2] ^= 1
     rec.write_bytes(content[:-500] if damage == "cut" else content)
     if damage == "lose":
         rec.with_suffix(".idx").unlink()
-    with pytest.raises(DataError, match=r"train-0000\.rec"):
+    with pytest.raises(DataError, match=r"train-0000\.(rec|idx)"):
         frames = RecordFrames(tmp_path, "train")
         for number in range(5):
             frames.read(number)
     manifest = packing.json.loads((tmp_path / "train.frames.json").read_text())
-    assert packing.damaged_shards(tmp_path, manifest) == ([] if damage == "lose" else [rec.name])
+    damaged = rec.name if damage in ("flip", "cut") else idx.name
+    assert packing.damaged_files(tmp_path, manifest) == [damaged]
+
+
+def test_any_flipped_bit_of_a_record_is_noticed_or_does_no_harm(tmp_path):
+    rec, tile = tmp_path / "a.rec", np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    write_records(rec, tmp_path / "a.idx", [encode_frame(tile, tile[:, :, 0], None)])
+    content = rec.read_bytes()
+    for position in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[position // 8] ^= 1 << position % 8
+        rec.write_bytes(damaged)
+        try:
+            [(image, label)] = Shard(rec).tiles(0, 1)
+        except DataError:
+            continue
+        np.testing.assert_array_equal(image, tile)
+        np.testing.assert_array_equal(label, tile[:, :, 0])
+
+
+def test_more_shards_than_files_that_may_be_open(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "FRAMES_PER_SHARD", 1)
+    prepare(data, tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(tmp_path, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 2, before[1]))
+    try:
+        frames = RecordFrames(tmp_path, "train")
+        found = [frames.read(number)[0] for number in range(5)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    direct = open_frames("folders", data, "train")
+    for number, image in enumerate(found):
+        np.testing.assert_array_equal(image, direct.read(number)[0])
+
+
+@pytest.mark.parametrize("missing", [1, 3000, 100_000])
+def test_a_full_disk_leaves_no_short_shard(data, tmp_path, missing):
+    """The last block is the one whose loss MXNet does not report."""
+    prepare(data, tmp_path / "whole")
+    size = (tmp_path / "whole/train-0000.rec").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, before[1]))
+    try:
+        with pytest.raises(
+            DataError, match=r"train-0000\.rec: cannot be written; is the disk full"
+        ):
+            prepare(data, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").iterdir()) == []
+    prepare(data, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_an_unpacked_split_is_an_error_that_lists_the_packed_ones(data, tmp_path):

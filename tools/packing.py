@@ -167,14 +167,15 @@ def _write_shard(
         for file in temporary:
             file.unlink(missing_ok=True)
         raise
-    digest, length = _digest(temporary[0]), temporary[0].stat().st_size
+    digests, length = [_digest(file) for file in temporary], temporary[0].stat().st_size
     for file, final in zip(temporary, (rec, rec.with_suffix(".idx"))):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
         file.replace(final)
     record = {
         "file": shard["file"],
-        "sha256": digest,
+        "sha256": digests[0],
+        "idx_sha256": digests[1],
         "bytes": length,
         "sources": shard["sources"],
         "frames": [[name, hw] for (name, *_), hw in zip(shard["sources"], sizes)],
@@ -189,12 +190,20 @@ def _write_manifest(manifest: Path, settings: dict[str, Any], progress: list[Pat
         file.write_text(json.dumps(settings | {"shards": shards}), encoding="utf-8")
 
 
-def damaged_shards(root: Path, manifest: dict[str, Any]) -> list[str]:
-    """Name the shards whose content is not what was packed."""
-    return [
-        shard["file"]
+def damaged_files(root: Path, manifest: dict[str, Any]) -> list[str]:
+    """Name the files of shards whose content is not what was packed."""
+    wanted = [
+        named
         for shard in manifest["shards"]
-        if not (root / shard["file"]).is_file() or _digest(root / shard["file"]) != shard["sha256"]
+        for named in (
+            (shard["file"], shard["sha256"]),
+            (str(Path(shard["file"]).with_suffix(".idx")), shard["idx_sha256"]),
+        )
+    ]
+    return [
+        name
+        for name, sha256 in wanted
+        if not (root / name).is_file() or _digest(root / name) != sha256
     ]
 
 

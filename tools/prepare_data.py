@@ -35,7 +35,7 @@ from data_iter.frames import FileFrames
 from data_iter.records import MANIFEST, is_prepared, read_manifest
 from tools.check_data import Report, check_split, present_splits
 from tools.coco_labels import write_labels
-from tools.packing import damaged_shards, pack
+from tools.packing import damaged_files, pack
 
 SHOWN_PROBLEMS = 20
 
@@ -106,9 +106,10 @@ def _check_prepared(root: Path) -> int:
     for file in sorted(root.glob(f"*{MANIFEST}")):
         split = file.name[: -len(MANIFEST)]
         manifest = read_manifest(root, split)
-        found = damaged_shards(root, manifest)
+        found = damaged_files(root, manifest)
         frames = sum(len(shard["frames"]) for shard in manifest["shards"])
-        print(f"{split}: {frames} frames in {len(manifest['shards'])} shards, {len(found)} damaged")
+        shards = len(manifest["shards"])
+        print(f"{split}: {frames} frames in {shards} shards, {len(found)} damaged files")
         damaged += found
     for name in damaged:
         print(f"{root / name}: damaged or missing; remove the split's files and pack it again")
