@@ -156,10 +156,10 @@ class CropReader:
         if not self._skip:
             raise error
         with self._lock:
-            if number in self.bad:
-                return
-            self.bad.add(number)
-            log.warning("skipped (%d so far): %s", len(self.bad), error)
+            if number not in self.bad:
+                self.bad.add(number)
+                log.warning("skipped (%d so far): %s", len(self.bad), error)
+            # For every crop, not for the first alone: the others would look for a good frame on.
             if len(self.bad) > self._max_bad or len(self.bad) == len(self._frames):
                 raise DataError(
                     f"{len(self.bad)} of {len(self._frames)} frames cannot be used, more than "

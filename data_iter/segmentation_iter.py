@@ -68,6 +68,7 @@ class SegmentationIter(mx.io.DataIter):
         self._batches = -(-largest // batch_size)
         cv2.setNumThreads(1)  # each worker is one thread; OpenCV's own would fight for the cores
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "crop")
+        self._process = os.getpid()
         self._end = weakref.finalize(self, self._pool.shutdown, wait=True, cancel_futures=True)
         self._pending: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future]]] = deque()
         self.seek(0, 0)
@@ -107,6 +108,8 @@ class SegmentationIter(mx.io.DataIter):
         """Return the next batch; ``index`` holds the patches' numbers in the epoch's plan."""
         if not self._end.alive:
             raise RuntimeError("next() on a closed iterator")
+        if self._process != os.getpid():
+            raise RuntimeError("next() in a forked process, which has none of the threads")
         if not self._pending:
             raise StopIteration
         images, labels, indices, crops = self._pending.popleft()

@@ -1,6 +1,7 @@
 """The iterator on real files: equal for any thread count, exact, errors that name the file."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -209,6 +210,18 @@ def test_too_many_bad_samples_stop_all_the_same(root):
     iterator.close()
 
 
+@pytest.mark.timeout(60)
+def test_when_every_frame_is_bad_no_thread_looks_for_a_good_one_for_ever(root):
+    reader = crops(root, on_bad_sample="skip", max_bad_share=1.0)
+    for label in (root / "labels/train").iterdir():
+        label.write_bytes(b"")
+    iterator = SegmentationIter(reader, 4, 1, 1, threads=4)
+    with pytest.raises(DataError, match="9 of 9 frames cannot be used"):
+        epoch(iterator)
+    iterator.close()
+    assert not workers()
+
+
 @pytest.mark.parametrize("damage", ["truncate", "size", "value", "missing"])
 def test_a_bad_file_is_named_and_nothing_hangs(root, damage):
     label = root / "labels/train/5.png"
@@ -249,6 +262,20 @@ def test_a_slow_consumer_does_not_fill_the_memory(root):
     assert len(batches._pending) == 3
     batches.next()
     assert len(batches._pending) == 3
+
+
+def test_a_forked_process_is_told_that_it_has_no_threads(root):
+    batches = SegmentationIter(crops(root), 2, 1, 1, threads=2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        try:
+            [batches.next() for _ in range(5)]
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    batches.close()
 
 
 @pytest.mark.slow
