@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from configs.datasets import load_dataset
+from data_iter.frames import open_frames
 from tools import prepare_data
 from tools.check_data import OFFICIAL
 
@@ -202,6 +203,18 @@ def test_what_is_no_coco_file_is_one_sentence(tmp_path, capsys, text):
     assert prepare_data.main(["coco", *options]) == 2
     assert "instances_val2017.json: not a COCO annotation file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_joined_splits_are_packed_each_by_itself(root, capsys):
+    for kind in ("leftImg8bit", "gtFine"):
+        shutil.copytree(root / kind / "train", root / kind / "val")
+    out = root / "packed"
+    options = ["pack", "--data-root", str(root), "--split", "train+val", "--out"]
+    assert prepare_data.main([*options, str(out)]) == 0
+    assert len(open_frames("cityscapes", out, "train+val")) == 4
+    capsys.readouterr()
+    assert prepare_data.main([*options, str(root / "packed" / "..")]) == 2
+    assert "is the data set's own folder" in capsys.readouterr().err
 
 
 def test_coco_instances_become_voc_labels(tmp_path, capsys):

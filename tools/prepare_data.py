@@ -119,9 +119,11 @@ def _check_prepared(root: Path) -> int:
 def _pack(args: argparse.Namespace) -> int:
     if args.jpeg is not None and not 1 <= args.jpeg <= 100:
         raise ConfigError(f"--jpeg {args.jpeg}: expected a quality of 1 to 100")
+    if args.out.resolve() == args.data_root.resolve():
+        raise ConfigError(f"--out {args.out}: is the data set's own folder; give another")
     spec = load_dataset(args.dataset)
     splits = args.split or [split for split in _splits(args, spec) if split != "test"]
-    for split in splits:
+    for split in "+".join(splits).split("+"):  # each by itself, to be joined in data.train_split
         samples = find_samples(spec.layout, args.data_root, split, spec.home)
         frames = FileFrames(samples, LAYOUTS[spec.layout].read_label)
         with _progress(f"Packing {split}") as start:
