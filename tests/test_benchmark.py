@@ -61,3 +61,4 @@ def test_data_measures_every_mode():
         assert row["ratio_to"] == naive
         assert row["ratio"] == row["value"] / rows[naive]["value"]
         assert 50 < rows[f"data_{mode}_544_2threads_memory"]["value"] < 2000
+        assert 0 <= rows[f"data_{mode}_544_2threads_growth"]["value"] < 100

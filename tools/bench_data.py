@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 from PIL import Image
 
 from configs.datasets import load_dataset
@@ -37,7 +36,8 @@ JPEG_QUALITY = 95
 def rows(args: Namespace) -> list[dict]:
     """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
 
-    ``..._memory`` is the process's peak, ``..._growth`` what it grew by after its first epoch.
+    ``..._memory`` is the process's peak (of the plain loader: the sum of both), ``..._growth`` what
+    the peak grew by after the first epoch, in a whole epoch at least.
     """
     sides, threads = getattr(args, "sides", (544, 880)), getattr(args, "threads", (1, 2))
     frames, seconds = getattr(args, "frames", FRAMES), getattr(args, "seconds", SECONDS)
@@ -122,8 +122,8 @@ def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float)
     batches.reset()
     for _ in range(config.data.queue):  # prepared ahead of the clock
         batches.next()
-    count, before, start = 0, _memory(), time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    count, before, start = 0, peak_memory(), time.perf_counter()
+    while time.perf_counter() - start < seconds or count < BATCH * len(batches):
         try:
             batches.next()
         except StopIteration:
@@ -131,13 +131,9 @@ def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float)
             continue
         count += BATCH
     rate = count / (time.perf_counter() - start)
-    after = _memory()
     batches.close()
-    return rate, peak_memory(), after - before
-
-
-def _memory() -> float:
-    return psutil.Process().memory_info().rss / 2**20
+    peak = peak_memory()
+    return rate, peak, peak - before
 
 
 def _naive(root: Path, side: int, seconds: float) -> tuple[float, ...]:
@@ -161,14 +157,17 @@ def _naive_worker(root: Path, side: int, seconds: float, seed: int, barrier, que
     random = np.random.default_rng(seed)
     mean, scales = np.array(Network().mean_rgb), Data().scales
     samples = find_samples("cityscapes", root, "train")
+    for sample in samples:  # warm, as the others are
+        naive_crop(sample, side, random, mean, scales)
     barrier.wait()
-    count, before, start = 0, _memory(), time.perf_counter()
+    count, before, start = 0, peak_memory(), time.perf_counter()
     while time.perf_counter() - start < seconds:
         sample = samples[random.integers(len(samples))]
         naive_crop(sample, side, random, mean, scales)
         count += 1
     rate = count / (time.perf_counter() - start)
-    queue.put((rate, peak_memory(), _memory() - before))
+    peak = peak_memory()
+    queue.put((rate, peak, peak - before))
 
 
 def naive_crop(sample, side: int, random: np.random.Generator, mean: np.ndarray, scales):
