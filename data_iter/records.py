@@ -58,7 +58,10 @@ def read_manifest(root: Path, split: str) -> dict[str, Any]:
     file = manifest_file(root, split)
     if not file.is_file():
         there = sorted(f.name[: -len(MANIFEST)] for f in root.glob(f"*{MANIFEST}"))
-        raise DataError(f"{root}: split '{split}' is not packed in it; found {', '.join(there)}")
+        raise DataError(
+            f"{root}: split '{split}' is not packed in it; found {', '.join(there)}; "
+            f"add it with prepare_data.py pack --split {split}"
+        )
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         version = manifest["version"]
