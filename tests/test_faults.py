@@ -127,6 +127,20 @@ def test_a_lost_network_stops_the_run_with_rate_and_files(root, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_a_lost_network_is_named_and_can_be_passed_over(root, unbroken, tmp_path):
+    out = tmp_path / "out"
+    assert training.train(root, out, "--time-limit", "0").returncode == SAVED
+    wrong = (EVERY, "--set=solver.lr=1e30", "--set=solver.clip_gradient=0")
+    ended = training.train(root, out, "--resume", "--allow-changes", *wrong)
+    assert ended.returncode == 2, ended.stderr
+    assert "iteration-0000002.params is lost already: remove it" in ended.stderr
+    again = training.train(root, out, "--resume", "--allow-changes")  # right, from what is lost
+    assert "iteration-0000002.params is lost already: remove it" in again.stderr
+    (out / "iteration-0000002.params").unlink()
+    assert_resumes(root, out, unbroken, "--allow-changes")
+
+
+@pytest.mark.slow
 def test_a_job_killed_while_it_begins_can_be_resumed(root, unbroken, tmp_path):
     """All that can lie in the folder before the first checkpoint, half a file included."""
     out = tmp_path / "out"
@@ -176,6 +190,46 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path, caplog, damage):
     params, _, progress = checkpoint.load_newest(tmp_path)
     assert progress.epoch == params["arg:a"].asnumpy()[0] == 2
     assert "model-0003.params" in caplog.text and "the checkpoint before it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["", '[{"name"', "{}", '["a"]', '[{"name": "a", "files": {}, "progress": {}}]',
+             '[{"name": "a", "files": {}, "progress": {"eqoch": 1}}]'],
+)  # fmt: skip
+def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
+    checkpoint.save(tmp_path, "model-0001", {"arg:a": mx.nd.ones(3)}, {}, checkpoint.Progress(), 3)
+    (tmp_path / checkpoint.MANIFEST).write_text(text)
+    with pytest.raises(RunError, match=r"checkpoints\.json: damaged"):
+        checkpoint.load_newest(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_whose_manifest_is_gone_does_not_begin_anew(root, tmp_path):
+    """But one that was killed while it saved for the first time does."""
+    out, stop = tmp_path / "out", ("--time-limit", "0")
+    assert training.train(root, out, *stop).returncode == SAVED
+    manifest, model = out / checkpoint.MANIFEST, out / "iteration-0000001.params"
+    content = model.read_bytes()
+    manifest.rename(tmp_path / "lost")
+    ended = training.train(root, out, "--resume", *stop)
+    assert ended.returncode == 2
+    assert f"{manifest} is missing, which says where {model.name} stands" in ended.stderr
+    assert model.read_bytes() == content
+    manifest.write_text("[]")
+    assert training.train(root, out, "--resume", *stop).returncode == SAVED
+    assert checkpoint.load_newest(out)[2].batch == 1
+
+
+def test_what_a_killed_job_had_half_saved_is_removed(tmp_path):
+    left = tmp_path / "iteration-0000003.params"
+    left.write_bytes(b"without an entry")
+    mine = tmp_path / "model-0009.params"
+    mine.write_bytes(b"put here by hand")
+    for name in ("iteration-0000005", "model-0001"):
+        checkpoint.begin(tmp_path)
+        checkpoint.save(tmp_path, name, {"arg:a": mx.nd.ones(3)}, {}, checkpoint.Progress(), 3)
+    kept = {file.name for file in tmp_path.glob("*.params")}
+    assert kept == {"model-0001.params", "model-0009.params"}
 
 
 def test_the_best_is_never_pruned(tmp_path):

@@ -4,11 +4,15 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import training
+
+from configs.datasets import load_dataset
 
 LAST = "model-0003.params"
 SAVED = 75
@@ -16,7 +20,10 @@ SAVED = 75
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return training.write_frames(tmp_path_factory.mktemp("frames"))
+    root = training.write_frames(tmp_path_factory.mktemp("frames"))
+    with (root / "tiny.cfg").open("a") as config:
+        config.write("class_weights = 1,3,1,1,1,1,1,1,1,1,0.5\n")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +152,55 @@ def test_a_changed_config_is_refused_unless_told(root, tmp_path):
     assert "solver.momentum: 0.9 -> 0.5" in ended.stderr
     told = ["--resume", "--allow-changes", "--set=solver.momentum=0.5", "--time-limit", "0"]
     assert training.train(root, out, *told).returncode == SAVED
+    # What can't be, even if told, changes nothing.
+    ended = training.train(root, out, *told, "--set=network.width=0.1")
+    assert ended.returncode == 2
+    assert "conv1_1_3x3_s2_weight is (3, 3, 3, 3), the network has (6, 3, 3, 3)" in ended.stderr
+    config, symbol = (out / "config.cfg").read_text(), (out / "model-symbol.json").read_text()
+    assert "\nmomentum = 0.5 " in config and "\nwidth = 0.05 " in config
+    # A network of the same parameters can, and the graph is written anew.
+    assert training.train(root, out, *told, "--set=network.aspp=1,3").returncode == SAVED
+    assert (out / "model-symbol.json").read_text() != symbol
+
+
+def test_changed_data_are_refused_unless_told(tmp_path):
+    """One image fewer, which makes as many batches; and another class table of the same name."""
+    root, out = training.write_frames(tmp_path / "data"), tmp_path / "out"
+    table = root / "mine.yaml"
+    table.write_text((training.PROJECT / "configs/datasets/camvid.yaml").read_text())
+    options = ("--time-limit", "0", f"--set=data.dataset={table}")
+    assert training.train(root, out, *options).returncode == SAVED
+    (root / "images/train/19.png").unlink()
+    ended = training.train(root, out, "--resume", *options)
+    assert ended.returncode == 2
+    assert "begun with 20 patches in an epoch, now there are 19" in ended.stderr
+    sky, building = "sky, id: 0, train_id: 0", "building, id: 1, train_id: 1"
+    text = table.read_text().replace(sky, sky[:-1] + "1").replace(building, building[:-1] + "0")
+    table.write_text(text)
+    ended = training.train(root, out, "--resume", *options)
+    assert ended.returncode == 2
+    assert "another configuration: classes of the class table" in ended.stderr
+    ended = training.train(root, out, "--resume", "--allow-changes", *options)
+    assert ended.returncode == SAVED, ended.stderr
+    assert load_dataset(out / "dataset.yaml") == load_dataset(table)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_mxnet_loads_saves_too(root, tmp_path, number):
+    out = tmp_path / "out"
+    code = (
+        "import os, sys, runpy; from train import runtime; contexts = runtime.contexts\n"
+        f"def signalled(*a): os.kill(os.getpid(), {int(number)}); return contexts(*a)\n"
+        "runtime.contexts = signalled; sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *training.command(root, out)[1:]]
+    ended = subprocess.run(
+        command, cwd=training.PROJECT, env=training.environment(), capture_output=True, text=True
+    )
+    assert ended.returncode == SAVED, ended.stderr
+    assert (out / "iteration-0000001.params").is_file()
 
 
 def test_a_second_job_in_the_folder_is_refused(root, tmp_path):

@@ -87,6 +87,18 @@ def test_statistics_are_learned_two_epochs_and_then_fixed(run):
     assert not np.array_equal(epochs[1][weights], epochs[2][weights])
 
 
+def test_class_weights_of_zero_leave_nothing_to_learn_in_any_epoch(root):
+    """The graph is built anew when the BN statistics are learnt, after two of three epochs."""
+    out, none = root / "weightless", ",".join("0" * 11)
+    ended = training.train(root, out, solver__class_weights=none, solver__weight_decay=0)
+    assert ended.returncode == 0, ended.stderr
+    config = load_config(root / "tiny.cfg")
+    start = initial_params(config, load_dataset(config.data.dataset))[0]
+    trained = training.arrays(out, LAST)
+    for name, value in start.items():
+        np.testing.assert_array_equal(trained[f"arg:{name}"], value.asnumpy(), err_msg=name)
+
+
 def test_another_seed_trains_another_network(run, root):
     out = root / "seed"
     assert training.train(root, out, experiment__seed=1).returncode == 0

@@ -27,6 +27,7 @@ log = logging.getLogger("train")
 Arrays = dict[str, mx.nd.NDArray]
 MANIFEST = "checkpoints.json"
 SUFFIXES = (".params", ".state")
+ITERATION = "iteration-"  # begins the names of checkpoints within an epoch
 
 
 @dataclass
@@ -41,10 +42,16 @@ class Progress:
     val_miou: float | None = None  # of the last finished epoch
     best: str | None = None  # name of the checkpoint with the highest val_miou
     best_miou: float | None = None
+    patches: int = 0  # of an epoch; 0: begun before this was noted
     batches: int = 0  # of an epoch
     devices: int = 0
     workers: int = 1
     exploded: int = 0  # latest iterations in a row whose loss was much too high
+
+
+def begin(folder: Path) -> None:
+    """Write an empty manifest: arrays without one then are not a first save cut short."""
+    _write(folder, [])
 
 
 def save(
@@ -57,11 +64,11 @@ def save(
     RunError
         It could not be written whole (a full disk); the ones before it are unharmed.
     """
+    entries = [entry for entry in read_manifest(folder) if entry["name"] != name]
     files = {
         suffix: save_arrays(folder / f"{name}{suffix}", arrays)
         for suffix, arrays in zip(SUFFIXES, (params, state))
     }
-    entries = [entry for entry in read_manifest(folder) if entry["name"] != name]
     entries.append({"name": name, "files": files, "progress": dataclasses.asdict(progress)})
     _keep(folder, entries, progress.best, keep)
 
@@ -92,26 +99,63 @@ def load_newest(folder: Path) -> tuple[Arrays, Arrays, Progress]:
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """List the entries of ``checkpoints.json``, oldest first; empty where there is none."""
+    """List the entries of ``checkpoints.json``, oldest first; empty before the first start.
+
+    Raises
+    ------
+    RunError
+        It is damaged, or gone while parameters are there.
+    """
     file = folder / MANIFEST
     if not file.is_file():
+        if params := sorted(folder.glob("*.params")):
+            raise RunError(
+                f"{file} is missing, which says where {params[-1].name} stands: bring it back, or "
+                f"begin a run in another folder with --set solver.init_from={params[-1]}"
+            )
         return []
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
-        return [e for e in entries if e["name"] and e["files"] and e["progress"]]
+        if not isinstance(entries, list):
+            raise TypeError(f"found {type(entries).__name__}")
+        for entry in entries:
+            Progress(**entry["progress"])
+            assured = [entry["files"][s][key] for s in SUFFIXES for key in ("bytes", "sha256")]
+            if not (entry["name"] and all(assured)):
+                raise ValueError("an entry is incomplete")
+        return entries
     except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{file}: not a list of checkpoints ({error})") from None
+        raise RunError(f"{file}: damaged: not a list of checkpoints ({error})") from None
+
+
+def check_same(folder: Path, before: Progress, now: dict[str, int]) -> None:
+    """Raise ``RunError`` where a run is to go on with other data, devices or workers."""
+    for what, count in now.items():
+        found = getattr(before, what)
+        if found not in (0, count):
+            where = " in an epoch" if what in ("patches", "batches") else ""
+            raise RunError(
+                f"{folder}: the run was begun with {found} {what}{where}, now there are {count}; "
+                "resume with --allow-changes if that is meant"
+            )
 
 
 def _keep(folder: Path, entries: list[dict[str, Any]], best: str | None, keep: int) -> None:
     """Write the manifest with the best and the newest entries; then remove the others' files."""
     kept = [entry for entry in entries[:-keep] if entry["name"] == best] + entries[-keep:]
+    _write(folder, kept)
+    names = {entry["name"] for entry in kept}
+    pruned = {entry["name"] for entry in entries} - names
+    for file in folder.glob("*"):
+        # Files within an epoch that no entry names are those of a job killed while it saved.
+        ours = file.stem in pruned or file.stem.startswith(ITERATION)
+        if ours and file.suffix in SUFFIXES and file.stem not in names:
+            file.unlink()
+
+
+def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
     with atomic_write(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    for entry in entries:
-        if entry not in kept:
-            for suffix in SUFFIXES:
-                (folder / f"{entry['name']}{suffix}").unlink(missing_ok=True)
+        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
 def save_arrays(path: Path, arrays: Arrays) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from configs.schema import Config
+from configs.schema import Config, Solver
 from data_iter import DataError
 
 from .errors import RunError
@@ -18,7 +18,7 @@ from .params import reason
 
 # Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
 EXPLODED = 20.0
-EXPLODED_FOR = 10  # iterations in a row; at random a network may well begin so
+EXPLODED_FOR = 100  # iterations in a row; at random a network may well begin so
 SMALLEST = np.float32(1e-12)  # added to probabilities, so that the logarithm stays finite
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("out of memory", "cudaMalloc", "ALLOC_FAILED", "Failed to allocate", "bad_alloc")
@@ -40,6 +40,26 @@ def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: in
     chosen = mx.nd.pick(probabilities, label.as_in_context(probabilities.context), axis=1)
     chosen = chosen.asnumpy()[label.asnumpy() != ignore]
     return float(-np.log(chosen + SMALLEST).mean()) if chosen.size else 0.0
+
+
+def lost(
+    solver: Solver, loss: float, iteration: int, lr: float, files: list[str], saved: str | None
+) -> RunError:
+    """Say where training lost itself, and what to do.
+
+    ``files`` are those of the batch; ``saved`` names the checkpoint whose parameters gave the loss.
+    """
+    advice = "lower solver.lr"
+    if not (solver.init_from or solver.learn_bn_epochs):
+        advice = (
+            "random weights need BN statistics: name trained ones in solver.init_from, or set "
+            "solver.learn_bn_epochs"
+        )
+    remove = f"; {saved}.params is lost already: remove it to resume from the one before"
+    return RunError(
+        f"the loss is {loss:g} at iteration {iteration}, learning rate {lr:g}; {advice}, or look "
+        f"at the batch's files: {', '.join(files)}{remove if saved else ''}"
+    )
 
 
 @contextmanager

@@ -69,7 +69,8 @@ class RunDir:
                 if TEMPORARY.fullmatch(file.name):
                     file.unlink()
             if resume and self.begun():
-                self._check_same(config, allow_changes)
+                if not allow_changes:
+                    self._check_same(config, dataset)
             else:
                 self.create(config, dataset)
             _log_to(logging.FileHandler(self.path / "train.log"))
@@ -89,6 +90,12 @@ class RunDir:
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        self.describe(config, dataset)
+
+    def describe(self, config: Config, dataset: DatasetSpec) -> None:
+        """Write what prediction needs beside parameters, unless the folder says the same."""
+        if self.begun() and self.load() == (config, dataset):
+            return
         self._write("dataset.yaml", dataset.dump())
         self._write("model-symbol.json", build_symbol(config, dataset).tojson())
         self._write("config.cfg", dump(config))
@@ -97,15 +104,19 @@ class RunDir:
         """Whether the folder holds a run."""
         return (self.path / "config.cfg").is_file()
 
-    def _check_same(self, config: Config, allow_changes: bool) -> None:
-        changed = differences(self.load()[0], config)
-        if changed and not allow_changes:
+    def _check_same(self, config: Config, dataset: DatasetSpec) -> None:
+        before, table = self.load()
+        changed = differences(before, config)
+        changed += [
+            f"{name} of the class table"
+            for name in ("name", "layout", "ignore_id", "label_kind", "classes")
+            if getattr(table, name) != getattr(dataset, name)
+        ]
+        if changed:
             raise RunError(
                 f"{self.path}: the run was begun with another configuration: {'; '.join(changed)}; "
                 "resume with --allow-changes if that is meant"
             )
-        if changed:
-            self._write("config.cfg", dump(config))
 
     def _write(self, name: str, text: str) -> None:
         with atomic_write(self.path / name) as temporary:

@@ -22,9 +22,9 @@ def train(
     out: Path,
     contexts: list[mx.Context],
     *,
+    stop: StopWish,
     resume: bool = False,
     allow_changes: bool = False,
-    time_limit: float | None = None,
 ) -> int:
     """Train ``config`` in the run folder ``out``.
 
@@ -34,12 +34,12 @@ def train(
         As for :class:`train.solver.Solver`.
     out : Path
         The run folder.
+    stop : StopWish
+        When to save and end.
     resume : bool
         Go on from the newest checkpoint in it, if there is one.
     allow_changes : bool
         Resume with another configuration, data or number of devices, too.
-    time_limit : float, optional
-        Seconds after which to save and end.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def train(
         0: all epochs are done; 75: saved before, start again to go on.
     """
     run = RunDir(out)
-    with Workers(config.solver.kvstore) as workers, StopWish(time_limit) as stop:
+    with Workers(config.solver.kvstore) as workers:
         solver = Solver(config, dataset, data_root, contexts, run, workers)
         opened = run.open(config, dataset, resume, allow_changes)
         with opened if workers.rank == 0 else run.join():

@@ -17,13 +17,13 @@ from configs.schema import Config
 from data_iter import DataError
 
 from . import checkpoint
-from .checkpoint import Progress
+from .checkpoint import ITERATION, Progress
 from .data import open_batches, open_split
 from .errors import RunError
-from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained
+from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
-from .params import build_symbol, initial_params, join_params, split_params
+from .params import build_symbol, check_params, initial_params, join_params, split_params
 from .reporter import Reporter
 from .run_dir import RunDir
 from .stop import StopWish
@@ -96,7 +96,8 @@ class Solver:
         Raises
         ------
         RunError
-            The data or the devices are not those of the checkpoint, without ``allow_changes``.
+            The data or the devices are not those of the checkpoint, without ``allow_changes``;
+            or the network is another.
         """
         try:
             with explained(self.config, self.run.path, self._data_root):
@@ -128,6 +129,7 @@ class Solver:
     def start(self, allow_changes: bool = False) -> None:
         """Begin, or go on from the newest checkpoint."""
         here = {
+            "patches": len(self.batches.reader),
             "batches": len(self.batches),
             "devices": len(self.contexts),
             "workers": self.workers.count,
@@ -136,20 +138,19 @@ class Solver:
         if checkpoint.read_manifest(self.run.path):
             named, state, self.progress = checkpoint.load_newest(self.run.path)
             params = split_params(named)
-            for what, count in here.items():
-                before = getattr(self.progress, what)
-                if before != count and not allow_changes:
-                    raise RunError(
-                        f"{self.run.path}: the run was begun with {before} {what}"
-                        f"{' in an epoch' if what == 'batches' else ''}, now there are {count}; "
-                        "resume with --allow-changes if that is meant"
-                    )
+            symbol = build_symbol(self.config, self.dataset)
+            check_params(symbol, *params, self.run.path, self.config.network.downsample)
+            if not allow_changes:
+                checkpoint.check_same(self.run.path, self.progress, here)
         else:
             self.progress = Progress()
             params = initial_params(self.config, self.dataset)
+            if self.workers.rank == 0:
+                checkpoint.begin(self.run.path)
         self.progress = dataclasses.replace(self.progress, **here)
         self._saved = self._iteration
         if self.workers.rank == 0:
+            self.run.describe(self.config, self.dataset)
             self.run.note_start(self.contexts, self.config.experiment.seed)
             self.run.cut_log(self.progress.log_bytes)
         own = f"worker{self.workers.rank}."
@@ -175,6 +176,11 @@ class Solver:
         return self.progress.epoch * len(self.batches) + self.progress.batch
 
     @property
+    def _save_name(self) -> str:
+        """Name of a checkpoint within an epoch."""
+        return f"{ITERATION}{self._iteration:07d}"
+
+    @property
     def _learns_bn(self) -> bool:
         return self.progress.epoch < self.config.solver.learn_bn_epochs
 
@@ -189,14 +195,14 @@ class Solver:
             for batch in self.batches:
                 self.step(batch)
                 if self.workers.agree(stop.reason is not None):
-                    self._save(f"iteration-{self._iteration:07d}")
+                    self._save(self._save_name)
                     return False
                 if every and self._iteration % every == 0:
-                    self._save(f"iteration-{self._iteration:07d}")
+                    self._save(self._save_name)
         except DataError:  # a file or the whole folder is gone; what was learnt is not
             # Several workers can only save together.
             if self.workers.count == 1 and self._iteration > self._saved:
-                self._save(f"iteration-{self._iteration:07d}")
+                self._save(self._save_name)
             raise
         return True
 
@@ -294,18 +300,12 @@ class Solver:
         progress = self.progress
         progress.exploded = progress.exploded + 1 if loss > EXPLODED else 0
         if not math.isfinite(loss) or progress.exploded == EXPLODED_FOR:
-            files = ", ".join(sorted({self.batches.reader.name(int(i)) for i in batch.index}))
-            solver = self.config.solver
-            advice = "lower solver.lr"
-            if not (solver.init_from or solver.learn_bn_epochs):
-                advice = (
-                    "random weights need BN statistics: name trained ones in solver.init_from, or "
-                    "set solver.learn_bn_epochs"
-                )
-            raise RunError(
-                f"the loss is {loss:g} at iteration {self._iteration + 1}, learning rate "
-                f"{self.module.lr:g}; {advice}, or look at the batch's files: {files}"
-            )
+            files = sorted({self.batches.reader.name(int(i)) for i in batch.index})
+            place = (self._iteration + 1, self.module.lr)
+            newest = None
+            if 0 < self._saved == self._iteration:  # the loss is that of the saved parameters
+                newest = self._save_name if progress.batch else f"model-{progress.epoch:04d}"
+            raise lost(self.config.solver, loss, *place, files, newest)
 
     def _confusion(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch) -> np.ndarray:
         return confusion_matrix(

@@ -18,6 +18,7 @@ import argparse
 
 from configs.datasets import load_dataset
 from configs.loader import dump, load_config
+from train.stop import StopWish
 
 
 @command
@@ -45,14 +46,15 @@ def main(argv=None) -> int:
     dataset = load_dataset(config.data.dataset)
     if args.data_root is None:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
-    devices = contexts(args.gpus, args.cpus)
-    from train.session import train  # it loads MXNet, which has to know the threads before
-
     out = args.out or Path("runs") / args.config.stem
-    return train(
-        config, dataset, args.data_root, out, devices,
-        resume=args.resume, allow_changes=args.allow_changes, time_limit=args.time_limit,
-    )  # fmt: skip
+    with StopWish(args.time_limit) as stop:  # from here on, loading MXNet takes a while
+        devices = contexts(args.gpus, args.cpus)
+        from train.session import train  # it loads MXNet, which has to know the threads before
+
+        return train(
+            config, dataset, args.data_root, out, devices,
+            stop=stop, resume=args.resume, allow_changes=args.allow_changes,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
