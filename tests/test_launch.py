@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import training
 
 from configs.errors import ConfigError
 from train import launch
+from train.job import Job, Member
 from train.node import BEAT
 
 LAUNCH = training.PROJECT / "train/launch.py"
@@ -91,7 +93,9 @@ def test_two_workers_over_ssh_equal_one_with_twice_the_batch(root, tmp_path, mon
     """`ssh HOST COMMAND` is a stand-in that runs the command here, in a shell as sshd does."""
     ssh = tmp_path / "bin/ssh"
     ssh.parent.mkdir()
-    ssh.write_text('#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"\nexec sh -c "$4"\n')
+    ssh.write_text(
+        '#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"; echo Welcome to $3\nexec sh -c "$4"\n'
+    )
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
     (tmp_path / "hosts.txt").write_text("node-a  # the first\nnode-b\n")
@@ -193,6 +197,37 @@ def test_a_job_that_does_not_get_on_ends_when_patience_does(root, tmp_path):
     assert "hangs after 0 iterations; the whole job was ended" in hung.stderr
 
 
+@pytest.mark.parametrize(
+    "numbers, ends",
+    [([signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM], True), ([signal.SIGINT] * 2, False)],
+    ids=["a batch system's", "Ctrl-C"],
+)
+def test_only_a_second_ctrl_c_ends_a_job_before_it_has_saved(tmp_path, numbers, ends):
+    """The worker is a stand-in that takes two seconds to save."""
+    code = (
+        "import sys, time; print(1, flush=True); sys.stdin.readline(); time.sleep(2); sys.exit(75)"
+    )
+    worker = Member("worker", 0, None, [sys.executable, "-c", code], {}, tmp_path / "log")
+
+    def send():
+        while not worker.steps:
+            time.sleep(0.05)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        if ends:
+            assert Job([worker], 60).run() == SAVED
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                Job([worker], 60).run()
+    finally:
+        sender.join()
+
+
 @pytest.mark.slow
 def test_a_mistake_ends_the_job_with_its_sentence(root, tmp_path):
     wrong = job(root, tmp_path / "out", "--set=solver.batch_size=3", "--cpus", "2")
@@ -255,3 +290,6 @@ def test_a_wrong_hostfile_is_refused(tmp_path, text, expected):
         launch.read_hosts(file)
     with pytest.raises(ConfigError, match="no such file"):
         launch.read_hosts(tmp_path / "missing.txt")
+    file.write_bytes(b"\x9d\xff")
+    with pytest.raises(ConfigError, match="not a text file"):
+        launch.read_hosts(file)

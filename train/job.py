@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 
 from .errors import RunError
-from .node import BEAT
 from .stop import SAVED, SIGNALS
 
 POLL = 0.2  # all in seconds
@@ -117,7 +116,7 @@ class Member:
     def _listen(self) -> None:
         for line in self._process.stdout:
             self.heard = time.monotonic()
-            if line != BEAT:
+            if line.strip().isdigit():  # else a beat, or what a remote shell greets with
                 self.steps, self.stepped = int(line), self.heard
 
     def _record(self) -> None:
@@ -215,13 +214,14 @@ class Job:
         raise RunError(f"{member.name} {how}; the whole job was ended. Its log: {member.log}")
 
     def _pass_signals_on(self) -> None:
-        if self._stops_sent < len(self._signals):
-            if self._stops_sent:
-                raise KeyboardInterrupt  # the second one: end without saving
-            self._stops_sent = len(self._signals)
-            sys.stderr.write("stopping: the workers save first; once more ends them at once\n")
+        fresh = self._signals[self._stops_sent :]
+        if self._stops_sent and signal.SIGINT in fresh:  # batch systems repeat the others
+            raise KeyboardInterrupt  # end without saving
+        if fresh and not self._stops_sent:
+            sys.stderr.write("stopping: the workers save first; Ctrl-C ends them at once\n")
             for worker in self._workers:
                 worker.stop()
+        self._stops_sent += len(fresh)
 
     @contextmanager
     def _noticing_signals(self) -> Iterator[None]:

@@ -100,8 +100,11 @@ def read_hosts(file: Path) -> list[str]:
     """Read a machine's name per line; ``#`` begins a comment."""
     if not file.is_file():
         raise ConfigError(f"--hostfile {file}: no such file")
-    lines = (line.partition("#")[0].strip() for line in file.read_text().splitlines())
-    hosts = [line for line in lines if line]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"--hostfile {file}: not a text file") from None
+    hosts = [host for line in lines if (host := line.partition("#")[0].strip())]
     for host in hosts:
         if len(host.split()) > 1 or host.startswith("-"):
             raise ConfigError(f"--hostfile {file}: expected one machine's name per line: '{host}'")
