@@ -10,6 +10,8 @@ import cv2
 import mxnet as mx
 import numpy as np
 
+from train import checkpoint
+
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = """
 [network]
@@ -91,6 +93,17 @@ def same(first, second):
     return first.keys() == second.keys() and all(
         np.array_equal(first[key], second[key]) for key in first
     )
+
+
+def forget_momentum(out):
+    """Set the momentum of every checkpoint to zero, so that resuming must give other bits."""
+    entries = checkpoint.read_manifest(out)
+    for entry in entries:
+        file = out / f"{entry['name']}.state"
+        state = mx.nd.load(str(file))
+        zeros = {k: v * 0 if k.startswith("momentum:") else v for k, v in state.items()}
+        entry["files"][".state"] = checkpoint.save_arrays(file, zeros)
+    (out / checkpoint.MANIFEST).write_text(json.dumps(entries))
 
 
 def log(out):
