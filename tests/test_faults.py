@@ -102,7 +102,7 @@ def test_a_vanished_data_folder_is_named_and_what_was_learnt_is_saved(tmp_path):
     root, out = training.write_frames(tmp_path / "data"), tmp_path / "out"
     settings = (EVERY, "--set=solver.epochs=5000", "--set=data.val_split=")
     process = training.start(root, out, *settings)
-    while process.poll() is None and not (out / checkpoint.MANIFEST).exists():
+    while process.poll() is None and not checkpoint.read_manifest(out):
         time.sleep(0.05)
     root.rename(tmp_path / "elsewhere")
     output, _ = process.communicate(timeout=120)
