@@ -148,6 +148,7 @@ def broken(root, tmp_path):
         ("key", ["solver", "learning_rate"]),
         ("batch", ["batch_size 4", "3 devices"]),
         ("init", ["nowhere", "no such"]),
+        ("dilation", ["biger", "did you mean bigger"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(root, tmp_path, damage, parts):
@@ -172,6 +173,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(root, tmp_path, damage, parts):
         options = ["--cpus", "3"]
     elif damage == "init":
         options = ["--set", f"solver.init_from={tmp_path}/nowhere"]
+    elif damage == "dilation":
+        options = ["--set", "network.dilation=biger"]
     ended = training.train(data, tmp_path / "out", *options)
     assert ended.returncode == 2, ended.stderr
     error = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
@@ -180,6 +183,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(root, tmp_path, damage, parts):
         assert part in error[0]
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.glob("out/*.params"))
+    if damage not in ("value", "size", "truncated"):  # these may show after some iterations
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_start_that_fails_leaves_the_corrected_command_free(root, tmp_path, there_before):
+    data, out = broken(root, tmp_path), tmp_path / "out"
+    if there_before:
+        out.mkdir()
+    for file in (data / "labels/train").iterdir():
+        cv2.imwrite(str(file), np.full((40, 56), 77, np.uint8))
+    ended = training.train(data, out)
+    assert ended.returncode == 2 and "77" in ended.stderr
+    assert out.exists() == there_before and not list(tmp_path.glob("out/*"))
+    (data / "labels/train").rename(tmp_path / "wrong")
+    shutil.copytree(root / "labels/train", data / "labels/train")
+    ended = training.train(data, out, "--time-limit", "0")
+    assert ended.returncode == 75, ended.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

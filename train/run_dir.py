@@ -15,10 +15,11 @@ import json
 import logging
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
 from . import machine
+from .checkpoint import read_manifest
 from .errors import RunError
 from .files import atomic_write
 from .params import Params, build_symbol, read_params
@@ -57,7 +59,11 @@ class RunDir:
         RunError
             Another job has it; it is not empty and ``resume`` is off; or the run in it was begun
             with another configuration and ``allow_changes`` is off.
+
+        A run that fails before its first record or checkpoint leaves nothing behind, so that the
+        corrected command can be given as it is.
         """
+        made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = portalocker.Lock(self.path / LOCK, mode="a", timeout=0, fail_when_locked=True)
         try:
@@ -68,13 +74,20 @@ class RunDir:
             for file in self.path.glob(".*"):  # what a killed job was writing
                 if TEMPORARY.fullmatch(file.name):
                     file.unlink()
-            if resume and self.begun():
-                if not allow_changes:
+            goes_on = resume and self.begun()
+            if not goes_on:
+                self._check_new()
+            try:
+                if not goes_on:
+                    self.create(config, dataset)
+                elif not allow_changes:
                     self._check_same(config, dataset)
-            else:
-                self.create(config, dataset)
-            _log_to(logging.FileHandler(self.path / "train.log"))
-            yield
+                _log_to(logging.FileHandler(self.path / "train.log"))
+                yield
+            except Exception:
+                if not (goes_on or self.log_bytes or read_manifest(self.path)):
+                    self._clear(made)
+                raise
 
     @contextmanager
     def join(self) -> Iterator[None]:
@@ -84,11 +97,7 @@ class RunDir:
 
     def create(self, config: Config, dataset: DatasetSpec) -> None:
         """Write what is known before training; ``RunError`` where the folder holds more."""
-        begun = {LOCK, "dataset.yaml", "model-symbol.json"}  # all that is there before config.cfg
-        if any(file.name not in begun for file in self.path.glob("*")):
-            raise RunError(
-                f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
-            )
+        self._check_new()
         self.path.mkdir(parents=True, exist_ok=True)
         self.describe(config, dataset)
 
@@ -99,6 +108,25 @@ class RunDir:
         self._write("dataset.yaml", dataset.dump())
         self._write("model-symbol.json", build_symbol(config, dataset).tojson())
         self._write("config.cfg", dump(config))
+
+    def _check_new(self) -> None:
+        begun = {LOCK, "dataset.yaml", "model-symbol.json"}  # all that is there before config.cfg
+        if any(file.name not in begun for file in self.path.glob("*")):
+            raise RunError(
+                f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
+            )
+
+    def _clear(self, itself: bool) -> None:
+        """Remove all files, and the folder ``itself``."""
+        _log_to()  # closes train.log
+        with suppress(OSError):  # what went wrong before is what counts
+            for entry in self.path.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+            if itself:
+                self.path.rmdir()
 
     def begun(self) -> bool:
         """Whether the folder holds a run."""
