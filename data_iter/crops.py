@@ -124,7 +124,7 @@ class CropReader:
         image, label = self._frames.read(frame, window.rows, window.columns)
         pixels = resize_window(image, window, cv2.INTER_LINEAR)
         values = resize_window(label, window, cv2.INTER_NEAREST)
-        classes = to_train_ids(values, self._lut, self._frames.name(frame))
+        classes = self._train_ids(values, frame)
         (y, x), (height, width) = window.offset, window.hw
         if crop.mirror and classes.size:
             pixels, classes = cv2.flip(pixels, 1), cv2.flip(classes, 1)
@@ -138,6 +138,13 @@ class CropReader:
             label_out[y : y + height, x : x + width] = classes
             self._subtract_mean(pixels, image_out[:, y : y + height, x : x + width])
         return label_out
+
+    def _train_ids(self, values: np.ndarray, frame: int) -> np.ndarray:
+        try:
+            return to_train_ids(values, self._lut, self._frames.name(frame))
+        except DataError:  # all of the file's values tell its likely cause, those of a crop may not
+            to_train_ids(self._frames.read(frame)[1], self._lut, self._frames.name(frame))
+            raise
 
     def _subtract_mean(self, bgr: np.ndarray, out: np.ndarray) -> None:
         # Plane by plane, and in two steps, is ten times faster than through a transposed view.
