@@ -213,14 +213,19 @@ LAYOUTS: dict[str, Layout] = {
 def _from_list(root: Path, file: Path) -> list[Sample]:
     if not file.is_file():
         raise DataError(f"{file}: no such list file")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a list in UTF-8 ({error})") from None
     samples = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         image, *label = line.rstrip().split("\t")
         if len(label) > 1:
             raise DataError(f"{file}: line {number}: expected IMAGE<tab>LABEL, found {line!r}")
         if not (root / image).is_file():
-            raise DataError(f"{file}: line {number}: no such image: {root / image}")
+            hint = "" if label else " (expected IMAGE<tab>LABEL)"
+            raise DataError(f"{file}: line {number}: no such image: {root / image}{hint}")
         samples.append(Sample(root / image, root / label[0] if label else None, Path(image).stem))
     return samples

@@ -147,7 +147,7 @@ def test_list_files(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("a/2.png b/2.png", r"line 1: no such image"),
+        ("a/2.png b/2.png", r"line 1: no such image.*expected IMAGE<tab>LABEL"),
         ("a/2.png\tb/2.png\tc", r"line 1: expected IMAGE<tab>LABEL"),
         ("a/2.png", r"2\.png: the image has no label"),
         ("a/2.png\tb/9.png", r"no label; expected .*b/9\.png"),
@@ -158,6 +158,12 @@ def test_a_wrong_list_file_says_what_is_wrong(tmp_path, content, reason):
     touch(tmp_path, "a/2.png", "b/2.png")
     (tmp_path / "my.txt").write_text(content)
     with pytest.raises(DataError, match=reason):
+        find_samples("folders", tmp_path, "my.txt")
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "my.txt").write_bytes(b"a/2.png\xff\tb/2.png")
+    with pytest.raises(DataError, match=r"my\.txt: not a list in UTF-8"):
         find_samples("folders", tmp_path, "my.txt")
 
 
