@@ -8,6 +8,7 @@ A ``.cfg`` file only says what differs.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,7 +190,10 @@ def parse(annotation: str, text: str) -> Any:
     if annotation == "str":
         return text
     try:
-        return int(text) if annotation == "int" else float(text)
+        value = int(text) if annotation == "int" else float(text)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
     except ValueError:
         raise ValueError("a whole number" if annotation == "int" else "a number") from None
 

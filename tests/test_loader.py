@@ -54,6 +54,8 @@ def test_base_then_child_then_overrides(tmp_path):
         ("[nework]\naspp = 1\n", ["[nework]", "'network'"]),
         ("[solver]\nepochs = 1.5\n", ["epochs = 1.5", "a whole number"]),
         ("[solver]\nlr = fast\n", ["lr = fast", "a number"]),
+        ("[solver]\nlr = inf\n", ["lr = inf", "a number"]),
+        ("[network]\nmean_rgb = 1,nan,3\n", ["mean_rgb = 1,nan,3", "a number"]),
         ("[solver]\nbatch_size = 0\n", ["batch_size = 0", "at least 1"]),
         ("[network]\ndepth = 100\n", ["depth = 100", "26, 38, 50, 101, 152"]),
         ("[data]\nmirror = maybe\n", ["mirror = maybe", "true or false"]),
