@@ -91,6 +91,19 @@ def test_very_long_images(run, tmp_path):
         upsample(np.zeros((1, 32767), np.float32), 2, (2, 65534))
 
 
+def test_an_exif_rotation_is_said_and_not_applied(run, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("upright.jpg", "turned.jpg"):
+        options = {"exif": exif} if name == "turned.jpg" else {}
+        Image.fromarray(noise(24, 40)).save(tmp_path / name, **options)
+    out = tmp_path / "out"
+    assert predict.main([str(tmp_path), "--model", str(run), "--out", str(out)]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "EXIF" in line]
+    assert len(said) == 1 and said[0].startswith(f"{tmp_path / 'turned.jpg'}: ")
+    assert read_label(out / "turned.png").shape == (24, 40)
+
+
 def test_images_that_cannot_be_predicted(run, tmp_path, capsys):
     out = tmp_path / "out"
     rest = ["--model", run, "--out", out]
@@ -179,6 +192,7 @@ def test_parts_share_a_folder_and_resume_skips_what_is_whole(run, tmp_path, caps
     assert "1 segmented" in capsys.readouterr().out
     error = error_of(capsys, *rest, "--num-parts", 2, "--part-index", 2)
     assert "--part-index 2: expected 0 to 1" in error
+    assert "--num-parts 0: expected at least 1" in error_of(capsys, *rest, "--num-parts", 0)
 
 
 def test_saved_probabilities_are_the_averaged_ones(run, tmp_path):

@@ -39,7 +39,7 @@ from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import parse
-from data_iter.files import read_image
+from data_iter.files import exif_orientation, read_image
 from tools.averaging import TILE_STEP, Averager
 from tools.inference import (
     EMBEDDED,
@@ -140,6 +140,8 @@ def numbers(option: str, text: str, kind: str) -> tuple:
 
 def choose_images(args: argparse.Namespace) -> list[Path]:
     """List the images that are this call's to segment."""
+    if args.num_parts < 1:
+        raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
     if not 0 <= args.part_index < args.num_parts:
         raise ConfigError(
             f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
@@ -155,6 +157,15 @@ def is_done(image: Path, out: Path, probabilities: bool) -> bool:
     """Whether all that is asked for of an image is there and whole."""
     wanting = probabilities and not (out / f"{image.stem}.npz").is_file()
     return not wanting and is_predicted(image, out / f"{image.stem}.png")
+
+
+def print_turned(images: list[Path]) -> None:
+    """Name the JPEGs, if any, that carry an EXIF rotation: they are seen as they are stored."""
+    jpegs = (image for image in images if image.suffix.lower() != ".png")
+    turned = [image for image in jpegs if exif_orientation(image) != 1]
+    if turned:
+        others = f" and {len(turned) - 1} more" if turned[1:] else ""
+        print(f"{turned[0]}{others}: the EXIF rotation is not applied; save such images upright")
 
 
 @command
@@ -178,6 +189,7 @@ def main(argv=None) -> int:
             "pixels near the seams may differ from those of the whole image (they don't with an "
             "overlap of twice as far and scales in steps of 1/4)"
         )
+    print_turned(images)
     write = functools.partial(write_result, out=args.out, dataset=dataset)
     console = Console()
     alone = len(images) == 1
