@@ -55,6 +55,45 @@ def test_the_users_thread_count_wins():
     assert run(SHOW_THREADS, OMP_NUM_THREADS="7").stdout == "7\n"
 
 
+@pytest.mark.parametrize(("value", "threads"), [("", None), (" ", None), ("3,2", 3)])
+def test_an_empty_thread_count_is_none_and_of_a_list_the_first_counts(monkeypatch, value, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert machine.compute_threads() == (threads or machine.allowed_cores())
+    if threads is None:
+        assert run(SHOW_THREADS, OMP_NUM_THREADS=value).stdout.strip() == str(
+            machine.allowed_cores()
+        )
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+def test_a_thread_count_that_is_none_is_one_sentence(value):
+    assert_one_error(run(SHOW_THREADS, OMP_NUM_THREADS=value), f"OMP_NUM_THREADS={value}: expected")
+
+
+def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp_path):
+    import training
+    from tiny_run import make_run
+
+    from configs.datasets import load_dataset
+    from configs.loader import load_config
+    from tools.inference import load_segmenter
+    from train import data
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # OpenVINO takes no more than there are cores
+    path = make_run(tmp_path / "run").path
+    session = load_segmenter(path, backend="onnxruntime")[0]._session
+    assert session.get_session_options().intra_op_num_threads == 1
+    compiled = load_segmenter(path, backend="openvino")[0]._model
+    assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == 1
+
+    monkeypatch.setattr(data, "allowed_cores", lambda: 5)  # of a cgroup's quota, say
+    root = training.write_frames(tmp_path / "frames", train=4)
+    config = load_config(root / "tiny.cfg", ["data.threads=0"])
+    batches = data.open_batches(config, load_dataset("camvid"), root)
+    assert batches._pool._max_workers == 5
+    batches.close()
+
+
 def cgroup(tmp_path, membership, files):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -419,10 +458,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert target.read_text() == "old"
 
 
-def test_errors_name_the_file_that_the_user_asked_for(tmp_path):
+def test_errors_name_the_file_that_the_user_asked_for(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as missing, atomic_write(tmp_path / "none" / "a.txt"):
         pass
     assert missing.value.filename == str(tmp_path / "none" / "a.txt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing, atomic_write("none/a.txt"):
+        pass
+    assert missing.value.filename == "none/a.txt"
 
     def fill_the_disk():
         with atomic_write(tmp_path / "a.txt"):

@@ -10,7 +10,7 @@ import numpy as np
 from configs.schema import Network
 from tools.export_onnx import export
 from tools.inference import RunParts, require
-from train.machine import allowed_cores
+from train.machine import compute_threads
 from train.segmenter import PixelSegmenter
 
 
@@ -21,7 +21,7 @@ class OnnxruntimeSegmenter(PixelSegmenter):
         super().__init__(network)
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = allowed_cores()
+        options.intra_op_num_threads = compute_threads()
         options.log_severity_level = 3  # errors
         self._session = runtime.InferenceSession(
             str(file), options, providers=runtime.get_available_providers()
@@ -44,7 +44,7 @@ class OpenvinoSegmenter(PixelSegmenter):
         openvino = require("openvino")
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": str(allowed_cores()),
+            "INFERENCE_NUM_THREADS": str(compute_threads()),
         }
         self._core = openvino.Core()  # the compiled model reads the core's plugins
         self._model = self._core.compile_model(str(file), "CPU", settings)

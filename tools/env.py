@@ -77,12 +77,12 @@ def disk() -> dict[str, str]:
 
 def threads() -> dict[str, object]:
     """Return the cores of the machine, those allowed, and the threads that MXNet gets."""
-    allowed = machine.allowed_cores()
+    allowed, chosen = machine.allowed_cores(), os.environ.get("OMP_NUM_THREADS", "").strip()
     return {
         "cores": os.cpu_count(),
         "allowed": allowed,
-        "used": os.environ.get("OMP_NUM_THREADS", allowed),
-        "set by": "OMP_NUM_THREADS" if "OMP_NUM_THREADS" in os.environ else "cores allowed",
+        "used": chosen or allowed,
+        "set by": "OMP_NUM_THREADS" if chosen else "cores allowed",
     }
 
 

@@ -10,6 +10,8 @@ from data_iter.crops import CropReader
 from data_iter.frames import Frames, open_frames
 from data_iter.segmentation_iter import SegmentationIter
 
+from .machine import allowed_cores
+
 
 def open_split(dataset: DatasetSpec, data_root: Path, split: str, cache_mb: int = 0) -> Frames:
     """Open the images and labels of a split; ``DataError`` says what is wrong with the folder."""
@@ -40,7 +42,7 @@ def open_batches(
         reader,
         config.solver.batch_size,
         *config.network.cell_layout,
-        threads=data.threads,
+        threads=data.threads or allowed_cores(),
         queue=data.queue,
         num_parts=workers,
         part_index=rank,

@@ -55,7 +55,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 def _is_ours(filename: object, path: Path) -> bool:
     """Whether an error names no file (a full disk), or the temporary one."""
-    return filename is None or str(filename).startswith(str(path.parent / f".{path.stem}-"))
+    ours = os.path.abspath(path.parent / f".{path.stem}-")  # noqa: PTH100 as mkstemp, links kept
+    return filename is None or str(filename).startswith(ours)
 
 
 def _sync(path: Path) -> None:

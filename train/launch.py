@@ -156,7 +156,7 @@ def _member(
         "PYTHONPATH": str(ROOT),
         "DMLC_RANK": str(rank),
     }
-    if host is None and THREADS is None:
+    if host is None and not THREADS:
         share = max(1, allowed_cores() // int(shared["DMLC_NUM_WORKER"]))
         environment["OMP_NUM_THREADS"] = str(share if role == "worker" else 1)
     command_line = [sys.executable, "-c", ENTRY, *(arguments if role == "worker" else [])]

@@ -174,6 +174,23 @@ def allowed_cores(
     return max(1, cores)
 
 
+def compute_threads() -> int:
+    """Return how many threads to compute with: the user's OMP_NUM_THREADS, else allowed_cores().
+
+    Raises
+    ------
+    RunError
+        OMP_NUM_THREADS is no number of threads (or list of them, of which the first counts).
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not text:
+        return allowed_cores()
+    first = text.split(",")[0].strip()
+    if not first.isdecimal() or int(first) < 1:
+        raise RunError(f"OMP_NUM_THREADS={text}: expected a number of threads, at least 1")
+    return int(first)
+
+
 def processor() -> str:
     """Return the processor's name and which of `INSTRUCTIONS` it has."""
     try:

@@ -71,8 +71,7 @@ def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Contex
         raise ConfigError(f"--cpus: expected at least 1, got {cpus}")
     if cpus is not None:
         # Each context computes with this many, and twice as many as cores are four times slower.
-        threads = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-        os.environ["OMP_NUM_THREADS"] = str(max(1, threads // cpus))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, machine.compute_threads() // cpus))
     import mxnet as mx
 
     if cpus is not None:
@@ -137,11 +136,12 @@ def _sentence(error: Exception) -> str:
 
 
 def _prepare() -> None:
-    # Left alone, MXNet takes half the processors of the machine, whatever this process may use.
-    os.environ.setdefault("OMP_NUM_THREADS", str(machine.allowed_cores()))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or each command begins with noise
     try:
         machine.check_python()
+        # Left alone, MXNet takes half the processors of the machine, whatever this process may use.
+        threads = str(machine.compute_threads())
+        os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "").strip() or threads
         if machine.mxnet_wheel() == "mxnet-cu112":
             machine.load_cuda_libraries()
     except RunError as error:
