@@ -13,9 +13,10 @@ import mxnet as mx
 import numpy as np
 
 from configs.errors import ConfigError
+from symbols import get_symbol
 from symbols.resnet import UNITS
 from train.errors import RunError
-from train.params import Params
+from train.params import Params, param_shapes
 
 MEAN_RGB = (123.675, 116.28, 103.53)  # 255 times ImageNet's customary .485 .456 .406
 STD_RGB = 255 * np.array([0.229, 0.224, 0.225], np.float64)
@@ -81,29 +82,32 @@ def convert(name: str, weights: Params, source: str) -> tuple[Params, Params]:
     Raises
     ------
     RunError
-        A tensor is missing or superfluous.
+        A tensor is missing, superfluous or of another shape.
     """
     options = network_options(name)
     first = layers_of(name)[0][0]
+    shapes = backbone_shapes(options)
     left = dict(weights)
 
-    def take(key: str) -> np.ndarray:
+    def take(key: str, shape: tuple[int, ...]) -> np.ndarray:
         if key not in left:
             raise RunError(f"{source}: {name} needs {key}, which it does not have")
+        if left[key].shape != shape:
+            raise RunError(f"{source}: {key} is {left[key].shape}, {name} has {shape}")
         return left.pop(key).asnumpy()
 
     args: Params = {}
     auxs: Params = {}
     for ours, convolution, norm in layers_of(name):
-        weight = take(f"{convolution}.weight")
+        shape = shapes[f"{ours}_weight"]
+        weight = take(f"{convolution}.weight", shape)
         if ours == first:
-            if weight.shape[1] != 3:
-                raise RunError(f"{source}: {convolution}.weight is {weight.shape}, not of RGB")
             weight = weight / STD_RGB[:, None, None]
         args[f"{ours}_weight"] = mx.nd.array(weight)
-        values = {theirs: take(f"{norm}.{theirs}") for theirs in STATISTICS}
+        values = {theirs: take(f"{norm}.{theirs}", shape[:1]) for theirs in STATISTICS}
         if options["stride_in"] == "1x1" and f"{convolution}.bias" in left:
-            values["running_mean"] = values["running_mean"] - take(f"{convolution}.bias")
+            bias = take(f"{convolution}.bias", shape[:1])
+            values["running_mean"] = values["running_mean"] - bias
         for theirs, kind in STATISTICS.items():
             group = auxs if kind.startswith("moving") else args
             group[f"{ours}/bn_{kind}"] = mx.nd.array(values[theirs])
@@ -111,6 +115,14 @@ def convert(name: str, weights: Params, source: str) -> tuple[Params, Params]:
     if extra:
         raise RunError(f"{source}: {extra[0]} {left[extra[0]].shape} is not in {name}")
     return args, auxs
+
+
+def backbone_shapes(options: dict[str, str]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of this project's network under ``options``, by name."""
+    symbol = get_symbol(
+        classes=1, head="x", depth=int(options["depth"]), stem=options["stem"], dilation="none"
+    )
+    return param_shapes(symbol, side=8)[0]
 
 
 def layers_of(name: str) -> list[tuple[str, str, str]]:
