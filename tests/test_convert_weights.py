@@ -121,10 +121,22 @@ def test_zoo_names_that_cannot_be_converted(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.params"]
 
 
-def test_weights_of_another_depth_are_refused(tmp_path, capsys):
+def test_weights_of_another_network_are_refused(tmp_path, capsys):
     zoo_net("resnet50_v1b", tmp_path / "zoo.params")
     options = ["--params", tmp_path / "zoo.params", "--out", tmp_path / "x.params"]
     assert "needs layer3.6.conv1.weight" in error_of(capsys, "gluoncv", "resnet101_v1b", *options)
+    weights = mx.nd.load(str(tmp_path / "zoo.params"))
+    for key, wrong, message in (
+        ("layer2.1.conv2.weight", (128, 100, 3, 3), "resnet50_v1b has (128, 128, 3, 3)"),
+        ("layer4.0.bn3.running_var", (7,), "resnet50_v1b has (2048,)"),
+        ("layer1.3.bn1.gamma", (64,), "is not in resnet50_v1b"),
+    ):
+        mx.nd.save(str(tmp_path / "zoo.params"), {**weights, key: mx.nd.zeros(wrong)})
+        error = error_of(capsys, "gluoncv", "resnet50_v1b", *options)
+        assert f"{key} " in error and f"{wrong}" in error and message in error
+    zoo_net("resnet50_v1c", tmp_path / "zoo.params")  # the names of v1s, half as many channels
+    error = error_of(capsys, "gluoncv", "resnet50_v1s", *options)
+    assert "conv1.0.weight is (32, 3, 3, 3), resnet50_v1s has (64, 3, 3, 3)" in error
     assert not (tmp_path / "x.params").exists()
 
 
@@ -159,10 +171,16 @@ def test_a_release_checkpoint_becomes_a_run_folder(small, tmp_path, capsys):
 
 
 def onnx_file(path, params, symbol, rename=None):
-    """An ONNX file with the tensors and a node per layer that has some."""
+    """An ONNX file with the tensors and a node per layer that has some.
+
+    In the authors' graph, and so in a file of it, a block's projection follows its branch.
+    """
     layers = {}
     for name in (n.name for n in symbol.get_internals() if n.name in params):
         layers.setdefault(name.rsplit("_", 1)[0].replace("_moving", ""), []).append(name)
+    order = [*layers]
+    for at in [at for at, layer in enumerate(order) if layer.endswith("_1x1_proj")]:
+        order[at : at + 8] = order[at + 2 : at + 8] + order[at : at + 2]  # convolution and BN each
     named = {name: rename(number) if rename else name for number, name in enumerate(params)}
     nodes = [
         onnx.helper.make_node(
@@ -171,7 +189,7 @@ def onnx_file(path, params, symbol, rename=None):
             ["x"],
             name=layer,
         )
-        for layer, names in layers.items()
+        for layer, names in ((layer, layers[layer]) for layer in order)
     ]
     tensors = [
         onnx.numpy_helper.from_array(value.asnumpy(), named[name]) for name, value in params.items()
@@ -198,6 +216,22 @@ def test_an_onnx_file_becomes_a_run_folder(small, rename, tmp_path, capsys):
     other = onnx_file(tmp_path / "b.onnx", params, symbol, rename)
     error = error_of(capsys, "onnx", other, *rest, tmp_path / "x")
     assert "(8, 1, 3, 3), expected (8, 8, 3, 3) for conv3_1_3x3_weight" in error
+    params = {"extra_weight": mx.nd.zeros((1, 2, 3, 4)), **args, **auxs}
+    other = onnx_file(tmp_path / "d.onnx", params, symbol, rename)
+    model = onnx.load(str(other))
+    name = rename(0) if rename else "extra_weight"
+    model.graph.node.append(onnx.helper.make_node("Conv", ["x", name], ["x"], name="extra"))
+    onnx.save(model, str(other))
+    error = error_of(capsys, "onnx", other, *rest, tmp_path / "x")
+    assert ("has 65 convolutions" if rename else "extra_weight (1, 2, 3, 4) is not in") in error
+    model = onnx.load(str(file))
+    model.graph.initializer[5].raw_data = b"1234567"
+    onnx.save(model, str(other))
+    assert "is damaged" in error_of(capsys, "onnx", other, *rest, tmp_path / "x")
+    gone = model.graph.initializer.pop(7)
+    onnx.save(model, str(other))
+    error = error_of(capsys, "onnx", other, *rest, tmp_path / "x")
+    assert f"tensor {gone.name} of " in error if rename else f"no tensor for {gone.name}" in error
     (tmp_path / "c.onnx").write_bytes(b"not a network")
     assert "ONNX" in error_of(capsys, "onnx", tmp_path / "c.onnx", *rest, tmp_path / "x")
     assert not (tmp_path / "x").exists()
