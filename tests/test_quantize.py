@@ -1,12 +1,20 @@
 """int8 and bf16 run folders: close to the original, read by predict."""
 
+import dataclasses
+import re
+import shutil
+
 import cv2
 import numpy as np
+import psutil
 import pytest
 from tiny_run import make_run, noise
 
 from tools import export_onnx, predict, quantize
-from tools.inference import INFERENCE_SYMBOL, load_segmenter, read_run
+from tools.inference import load_segmenter, read_run
+from train.errors import RunError
+from train.params import INFERENCE_SYMBOL, initial_params
+from train.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +72,62 @@ def test_layers_can_stay_in_float(made):
         assert 0 < np.abs(cells - expected).mean() < 0.02
 
 
+def test_the_epoch_that_was_asked_for_is_the_one_written(tmp_path):
+    run = make_run(tmp_path / "run", epoch=3)
+    other = make_run(tmp_path / "other", epoch=2, seed=1)
+    run.params_file(2).write_bytes(other.params_file(2).read_bytes())
+    out = tmp_path / "out"
+    options = ["--model", run.path, "--epoch", 2, "--precision", "bf16", "--out", out]
+    assert quantize.main([str(a) for a in options]) == 0
+    assert RunDir(out).epochs() == [2]
+    expected = quantize.folded(read_run(other.path)).arg_params
+    made = RunDir(out).load_params()[0]
+    assert all(np.array_equal(made[n].asnumpy(), expected[n].asnumpy()) for n in expected)
+
+
+def test_training_takes_no_quantised_folder_and_warns_of_other_options(tmp_path, caplog):
+    run = make_run(tmp_path / "run", mean_rgb=(1.0, 2.0, 3.0), pool_pad=1)
+    config, dataset = run.load()
+    start = dataclasses.replace(config.solver, init_from=str(run.path))
+    network = dataclasses.replace(config.network, mean_rgb=(4.0, 5.0, 6.0))
+    config = dataclasses.replace(config, solver=start, network=network)
+    with caplog.at_level("WARNING", "train"):
+        initial_params(config, dataset)
+    (record,) = caplog.records
+    assert "network.mean_rgb: 1.0,2.0,3.0 -> 4.0,5.0,6.0" in record.getMessage()
+    assert "pool_pad" not in record.getMessage()
+    (run.path / INFERENCE_SYMBOL).write_text("{}")
+    with pytest.raises(RunError, match="int8 and bf16 folders can't be trained"):
+        initial_params(config, dataset)
+
+
 def test_what_cannot_be_quantised(made, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
+    unvalidated = tmp_path / "empty" / "run"
+    text = (RunDir(made[0]).path / "config.cfg").read_text()
+    shutil.copytree(made[0], unvalidated)
+    (unvalidated / "config.cfg").write_text(re.sub("val_split = val", "val_split =", text))
     for options, message in (
         (["--images", tmp_path / "empty"], "no images"),
         ([], "needs --images or --data-root"),
         (["--data-root", tmp_path / "gone"], "gone"),
         (["--data-root", made[1], "--max-loss", "-1"], "loses more than"),
+        (["--data-root", made[1], "--max-loss", "-1", "--precision", "bf16"], "loses more than"),
+        (["--model", unvalidated, "--data-root", made[1]], "no validation split"),
     ):
         arguments = ["--model", made[0], "--out", tmp_path / "out", *options]
         assert quantize.main([str(a) for a in arguments]) == 2
         assert message in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]
+
+
+@pytest.mark.slow
+def test_memory_stays_over_many_sizes(made):
+    run = quantize.folded(read_run(made[0]))
+    segmenter = quantize.segmenter_of(quantize.to_int8(run, [noise(64, 64)], ()))
+    sizes = np.random.default_rng(0).permutation(225)
+    after = []
+    for size in sizes:
+        segmenter.labels(np.zeros((8 + 8 * (size % 15), 8 + 8 * (size // 15), 3), np.uint8))
+        after.append(psutil.Process().memory_info().rss)
+    assert after[-1] - after[74] < 12 << 20  # 25 and more where what is kept has no bound

@@ -138,8 +138,8 @@ def _prepare(folder: Path, config_file: Path) -> None:
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
     folded: RunParts = quantize.folded(read_run(run.path))
-    quantize.write_run(folder / "bf16", run.path, quantize.to_bf16(folded))
-    quantize.write_run(folder / "int8", run.path, quantize.to_int8(folded, images, ()))
+    quantize.write_run(folder / "bf16", quantize.to_bf16(folded), 0)
+    quantize.write_run(folder / "int8", quantize.to_int8(folded, images, ()), 0)
     _answer("ready")
 
 

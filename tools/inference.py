@@ -24,16 +24,19 @@ from data_iter.errors import DataError
 from data_iter.files import read_label, read_size
 from train.errors import RunError
 from train.files import atomic_write
-from train.params import Params, build_symbol, check_params, reason
+from train.params import INFERENCE_SYMBOL, Params, build_symbol, check_params, reason
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
 # MXNet keeps four copies of its scratch memory unless told otherwise, 400 MB for a frame of
 # Cityscapes; it reads this when it first computes, and prediction runs one layer at a time.
 os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
+# Of what oneDNN prepares for an image size MXNet forgets nothing unless told how much to keep: half
+# a megabyte for every new size. No operator that goes through this memory stands in one of our
+# folded graphs so often that 16 would slow down images of one size.
+os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", "16")
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "models" / "camvid"  # the default run folder
-INFERENCE_SYMBOL = "inference-symbol.json"  # in run folders of tools/quantize.py
 OVERLAY_SHARE = 0.5  # of the class colours in an overlay
 JPEG_QUALITY = 90
 JPEG_SIDE = 65500  # pixels at most

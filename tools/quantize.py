@@ -7,7 +7,8 @@ r"""Make a faster run folder: 8-bit integers (int8) or 16-bit floats (bf16), for
 int8 learns the range of every layer's output from real images (calibration): those of --images, or
 of the training split of --data-root. With --data-root the mIoU on its validation split is measured
 before and after; groups of layers then stay in float, the head first, until no more than --max-loss
-is lost. predict.py and evaluate.py take the new folder like any other.
+is lost. bf16 is refused where it loses more. predict.py and export_submission.py take the new
+folder like any other.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.files import read_image, read_label
 from data_iter.labels import to_train_ids
-from tools.inference import EMBEDDED, INFERENCE_SYMBOL, RunParts, find_images, read_run
+from tools.inference import EMBEDDED, RunParts, find_images, read_run
 from train.checkpoint import save_arrays
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
 from train.metrics import confusion_matrix, iou, mean_score
-from train.params import join_params
+from train.params import INFERENCE_SYMBOL, join_params
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
@@ -129,7 +130,7 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, samples: list[Sample]) ->
     return mean_score(iou(confusion))
 
 
-def write_run(out: Path, source: Path, run: RunParts) -> None:
+def write_run(out: Path, run: RunParts, epoch: int) -> None:
     """Write the new run folder, which appears under its name only when whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
@@ -137,9 +138,13 @@ def write_run(out: Path, source: Path, run: RunParts) -> None:
         made.create(run.config, run.dataset)
         graph = run.symbol.tojson(remove_amp_cast=False)  # they are what makes bf16 of it
         (made.path / INFERENCE_SYMBOL).write_text(graph, encoding="utf-8")
-        epoch = RunDir(source).epochs()[-1]
         save_arrays(made.params_file(epoch), join_params(run.arg_params, run.aux_params))
         made.path.rename(out)
+
+
+def samples_of(run: RunParts, data_root: Path, split: str, labelled: bool = True) -> list[Sample]:
+    """List a split of the run's data set."""
+    return find_samples(run.dataset.layout, data_root, split, run.dataset.home, labelled)
 
 
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
@@ -148,7 +153,7 @@ def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
         files = find_images(args.images, args.out)
     elif args.data_root:
         split = run.config.data.train_split
-        files = [s.image for s in find_samples(run.dataset.layout, args.data_root, split)]
+        files = [sample.image for sample in samples_of(run, args.data_root, split, labelled=False)]
     else:
         raise ConfigError("int8 needs --images or --data-root, to learn the range of each layer")
     step = max(1, len(files) // CALIBRATION_IMAGES)
@@ -173,6 +178,17 @@ def best_int8(
     raise RunError(f"{run.path}: int8 loses more than {max_loss} points of mIoU; try bf16")
 
 
+def checked_bf16(run: RunParts, samples: list[Sample], max_loss: float) -> RunParts:
+    """Convert to bf16 and, with ``samples``, hold the loss of mIoU against the allowed one."""
+    made = to_bf16(run)
+    if samples:
+        before, after = (mean_iou(segmenter_of(one), run, samples) for one in (run, made))
+        print(f"mIoU before {100 * before:.2f} %\nmIoU after {100 * after:.2f} %")
+        if not 100 * (before - after) <= max_loss:
+            raise RunError(f"{run.path}: bf16 loses more than {max_loss} points of mIoU")
+    return made
+
+
 @command
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
@@ -191,17 +207,19 @@ def main(argv=None) -> int:
     if args.out.exists():
         raise RunError(f"{args.out}: exists already; name another --out")
     run = folded(read_run(args.model, args.epoch))
-    samples = []
-    if args.data_root:
-        data, layout = run.config.data, run.dataset.layout
-        samples = find_samples(layout, args.data_root, data.val_split, run.dataset.home)
+    split = run.config.data.val_split
+    if args.data_root and not split:
+        raise ConfigError(
+            f"--data-root: {args.model} has no validation split (data.val_split is empty); "
+            "calibrate with --images"
+        )
+    samples = samples_of(run, args.data_root, split) if args.data_root else []
     if args.precision == "int8":
         made = best_int8(run, calibration(args, run), samples, args.max_loss)
     else:
-        made = to_bf16(run)
-        for name, one in (("before", run), ("after", made)) if samples else ():
-            print(f"mIoU {name} {100 * mean_iou(segmenter_of(one), run, samples):.2f} %")
-    write_run(args.out, args.model, made)
+        made = checked_bf16(run, samples, args.max_loss)
+    epoch = args.epoch if args.epoch is not None else RunDir(args.model).epochs()[-1]
+    write_run(args.out, made, epoch)
     print(f"{args.out}: a run folder in {args.precision}")
     return 0
 

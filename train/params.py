@@ -8,6 +8,7 @@ from pathlib import Path
 import mxnet as mx
 
 from configs.datasets import DatasetSpec
+from configs.loader import differences, load_config
 from configs.schema import Config
 from symbols import get_symbol
 
@@ -17,6 +18,9 @@ log = logging.getLogger("train")
 Params = dict[str, mx.nd.NDArray]
 HEAD = "fc1_"  # begins the names of the head's and the decoder's parameters, and no others
 INPUTS = ("data", "seg_loss_label")
+INFERENCE_SYMBOL = "inference-symbol.json"  # in run folders of tools/quantize.py
+# Keys of [network] under which the same parameters are another function; their shapes don't tell.
+MEANING = ("stride_in", "pool_pad", "bn_eps", "mean_rgb")
 
 
 def build_symbol(
@@ -106,7 +110,7 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
     Raises
     ------
     RunError
-        ``solver.init_from`` cannot be read, or has nothing that fits.
+        ``solver.init_from`` cannot be read, has nothing that fits, or is an int8 or bf16 folder.
     """
     symbol = build_symbol(config, dataset)
     shapes, attributes = param_shapes(symbol, config.network.downsample), symbol.attr_dict()
@@ -118,17 +122,31 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
             group[name] = mx.nd.zeros(found[name])
             xavier(mx.init.InitDesc(name, attributes.get(name)), group[name])
     if config.solver.init_from:
-        _take_over(params, Path(config.solver.init_from))
+        source = Path(config.solver.init_from)
+        _take_over(params, _newest(source, config) if source.is_dir() else source)
     return params
 
 
-def _take_over(params: tuple[Params, Params], source: Path) -> None:
-    file = source
-    if source.is_dir():
-        files = sorted(source.glob("model-*.params"))
-        if not files:
-            raise RunError(f"{source}: no parameters in it (model-NNNN.params)")
-        file = files[-1]
+def _newest(run: Path, config: Config) -> Path:
+    """Name the newest parameters of a run; warn of options that they were trained with."""
+    files = sorted(run.glob("model-*.params"))
+    if not files:
+        raise RunError(f"{run}: no parameters in it (model-NNNN.params)")
+    if (run / INFERENCE_SYMBOL).is_file():
+        raise RunError(f"{run}: int8 and bf16 folders can't be trained; start from the original")
+    if (run / "config.cfg").is_file():
+        keys = tuple(f"network.{key}:" for key in MEANING)
+        changed = differences(load_config(run / "config.cfg"), config)
+        found = [change for change in changed if change.startswith(keys)]
+        if found:
+            log.warning(
+                "%s was trained with other options, which its parameters need: %s",
+                run, "; ".join(found),
+            )  # fmt: skip
+    return files[-1]
+
+
+def _take_over(params: tuple[Params, Params], file: Path) -> None:
     loaded, skipped = set(), []
     for group, found in zip(params, read_params(file)):
         for name, value in found.items():
