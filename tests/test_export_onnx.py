@@ -5,6 +5,7 @@ import sys
 import cv2
 import numpy as np
 import onnx
+import psutil
 import pytest
 from tiny_run import make_run, noise
 
@@ -67,7 +68,19 @@ def test_an_exported_file_differs_without_getting_its_name(run, tmp_path, capsys
     assert export_onnx.main([*arguments, "--hw", "40,57"]) == 2
     assert "multiples of 8" in capsys.readouterr().err
     assert export_onnx.main([*arguments, "--hw", "forty"]) == 2
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    assert export_onnx.main([*arguments, "--out", "gone/m.onnx"]) == 2
+    assert capsys.readouterr().err == "error: gone/m.onnx: No such file or directory\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_any_size_compare(run, tmp_path, capsys):
+    for number, hw in enumerate([(5, 6), (61, 4), (50, 70)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), noise(*hw))
+    for options in (["--pixels"], [], ["--pixels", "--hw", "16,24", "--batch", "2"]):
+        export(run, tmp_path / "m.onnx", "--images", tmp_path, *options)
+        assert "within" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -83,6 +96,17 @@ def test_backends_predict_the_same_labels(backend, run, tmp_path):
         assert predict.main([str(a) for a in (tmp_path / "in", *options)]) == 0
         found.append(np.concatenate([read_label(out / f"{n}.png").ravel() for n in range(3)]))
     assert (found[0] == found[1]).mean() > 0.999
+
+
+@pytest.mark.slow
+def test_memory_of_openvino_stays_over_many_sizes(run):
+    pytest.importorskip("openvino")
+    segmenter = load_segmenter(run, backend="openvino")[0]
+    after = []
+    for size in np.random.default_rng(0).permutation(225):
+        segmenter.labels(np.zeros((8 + 8 * (size % 15), 8 + 8 * (size // 15), 3), np.uint8))
+        after.append(psutil.Process().memory_info().rss)
+    assert after[-1] - after[74] < 30 << 20  # 296 MB by OpenVINO's own settings
 
 
 def test_a_missing_backend_says_which_extra(monkeypatch, capsys, run, tmp_path):

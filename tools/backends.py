@@ -36,7 +36,8 @@ class OpenvinoSegmenter(PixelSegmenter):
     """Runs the same file on OpenVINO.
 
     ``precision`` is OpenVINO's hint, ``f32`` or ``bf16``; it would choose bf16 by itself where the
-    processor has it.
+    processor has it. The package reports its use to its makers unless ``opt_in_out --opt_out`` has
+    been called.
     """
 
     def __init__(self, file: Path, network: Network, precision: str = "f32"):
@@ -45,6 +46,8 @@ class OpenvinoSegmenter(PixelSegmenter):
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": str(compute_threads()),
+            # Layers prepared for image sizes, over all sizes; its own 5000 take half a gigabyte.
+            "CPU_RUNTIME_CACHE_CAPACITY": "100",
         }
         self._core = openvino.Core()  # the compiled model reads the core's plugins
         self._model = self._core.compile_model(str(file), "CPU", settings)

@@ -131,17 +131,18 @@ def difference(
 ) -> float:
     """Return the largest difference of a probability between ONNX Runtime and MXNet.
 
-    ``images`` are (H, W, 3) uint8 RGB; each is resized to ``hw``, or cut to multiples of 8.
+    ``images`` are (H, W, 3) uint8 RGB; each is resized to ``hw``, or cut to multiples of 8 (and
+    resized to 8 where it is smaller).
     """
     session = require("onnxruntime").InferenceSession(str(file), providers=["CPUExecutionProvider"])
     segmenter = Segmenter(run.symbol, run.arg_params, run.aux_params, run.config.network, mx.cpu())
     pixels = session.get_outputs()[0].name == "probabilities"
     largest = 0.0
     for image in images:
-        if hw:
-            image = cv2.resize(image, hw[::-1])
         side = run.config.network.downsample
-        height, width = (max(side, length // side * side) for length in image.shape[:2])
+        height, width = hw or (max(side, length // side * side) for length in image.shape[:2])
+        if hw or height > image.shape[0] or width > image.shape[1]:
+            image = cv2.resize(image, (width, height))
         image = image[:height, :width]
         data = segmenter.network_input(image)
         found = session.run(None, {"data": np.repeat(data, batch or 1, axis=0)})[0]

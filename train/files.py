@@ -55,8 +55,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 def _is_ours(filename: object, path: Path) -> bool:
     """Whether an error names no file (a full disk), or the temporary one."""
-    ours = os.path.abspath(path.parent / f".{path.stem}-")  # noqa: PTH100 as mkstemp, links kept
-    return filename is None or str(filename).startswith(ours)
+    return filename is None or Path(str(filename)).name.startswith(f".{path.stem}-")
 
 
 def _sync(path: Path) -> None:
