@@ -6,13 +6,18 @@ r"""Bring pretrained weights into this project's names.
   python tools/convert_weights.py onnx ResNet101-DUC-7.onnx --out runs/release
 
 gluoncv   ImageNet weights of the GluonCV model zoo (its v1, v1b and v1s; downloaded by gluoncv, or
-          read from --params) become a .params file of the backbone, from which a training starts:
-          the options to give to train_model.py are printed.
-release   the authors' Cityscapes checkpoint becomes a run folder, as do
+          read from --params; 100 to 240 MB; GluonCV is under Apache 2.0) become a .params file of
+          the backbone, from which a training starts: the options to give to train_model.py are
+          printed. GluonCV's std goes into the first convolution, exactly, borders included: both
+          projects pad with the mean colour, which is 0 to the network.
+release   the authors' Cityscapes checkpoint (260 MB, linked from github.com/TuSimple/TuSimple-DUC,
+          which states no licence) becomes a run folder, as do
 onnx      the parameters of the ONNX model zoo's ResNet101-DUC-7.onnx (260,681,709 bytes) or
-          -12.onnx (github.com/onnx/models: validated/vision/object_detection_segmentation/duc).
+          -12.onnx (260,671,144 bytes; github.com/onnx/models, in
+          validated/vision/object_detection_segmentation/duc; Apache 2.0 by its README).
           Both have the network of configs/release.cfg, or of --config. predict.py, export_onnx.py
-          and solver.init_from take run folders.
+          and solver.init_from take run folders. They were trained on Cityscapes, whose terms allow
+          non-commercial use.
 
 Only parameters are taken over, never a graph.
 """
@@ -56,8 +61,9 @@ def zoo_params(name: str, file: Path | None) -> tuple[Params, Params]:
         try:
             file = Path(get_model_file(name))
         except Exception as error:  # whatever gluoncv and its network library raise
+            cause = " ".join(str(error).split())
             raise RunError(
-                f"{name}: gluoncv could not download it ({error}); give --params FILE"
+                f"{name}: gluoncv could not download it ({cause}); give --params FILE"
             ) from None
     if not file.is_file():
         raise RunError(f"{file}: no such parameter file")
