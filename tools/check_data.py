@@ -100,7 +100,7 @@ def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
     if report.official and report.images not in report.official:
         found.append(f"found {report.images} images, officially {report.official[0]}")
     hw = OFFICIAL_HW.get(spec.layout)
-    others = report.sizes.total() - report.sizes[hw] if hw else 0
+    others = sum(report.sizes.values()) - report.sizes[hw] if hw else 0
     if hw and others:
         found.append(
             f"{others} images are not {hw[0]}x{hw[1]} (height x width); a copy made smaller? "

@@ -34,7 +34,6 @@ from train.runtime import command  # isort: skip  # first: sets threads before M
 
 import argparse
 import re
-import tempfile
 
 from configs.datasets import load_dataset
 from configs.errors import ConfigError
@@ -45,7 +44,7 @@ from tools.zoo_names import convert, network_options
 from train.checkpoint import save_arrays
 from train.errors import RunError
 from train.params import Params, build_symbol, check_params, join_params, read_params
-from train.run_dir import RunDir
+from train.run_dir import new_run
 
 RELEASE = Path(__file__).resolve().parents[1] / "configs" / "release.cfg"
 
@@ -77,15 +76,10 @@ def zoo_params(name: str, file: Path | None) -> tuple[Params, Params]:
 
 
 def write_run(out: Path, config: Config, epoch: int, params: tuple[Params, Params]) -> None:
-    """Write a run folder, which appears under its name only when whole."""
-    if out.exists():
-        raise RunError(f"{out}: exists already; name another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        run = RunDir(Path(folder) / out.name)
+    """Write a run folder of parameters."""
+    with new_run(out) as run:
         run.create(config, load_dataset(config.data.dataset))
         save_arrays(run.params_file(epoch), join_params(*params))
-        run.path.rename(out)
 
 
 @command

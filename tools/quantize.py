@@ -26,7 +26,6 @@ import dataclasses
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Iterable
 
 import cv2
@@ -45,7 +44,7 @@ from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
 from train.metrics import confusion_matrix, iou, mean_score
 from train.params import INFERENCE_SYMBOL, join_params
-from train.run_dir import RunDir
+from train.run_dir import RunDir, new_run
 from train.segmenter import PixelSegmenter, Segmenter
 
 CALIBRATION_IMAGES = 10
@@ -131,15 +130,12 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, samples: list[Sample]) ->
 
 
 def write_run(out: Path, run: RunParts, epoch: int) -> None:
-    """Write the new run folder, which appears under its name only when whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        made = RunDir(Path(folder) / out.name)
+    """Write a run folder with a graph of inference."""
+    with new_run(out) as made:
         made.create(run.config, run.dataset)
         graph = run.symbol.tojson(remove_amp_cast=False)  # they are what makes bf16 of it
         (made.path / INFERENCE_SYMBOL).write_text(graph, encoding="utf-8")
         save_arrays(made.params_file(epoch), join_params(run.arg_params, run.aux_params))
-        made.path.rename(out)
 
 
 def samples_of(run: RunParts, data_root: Path, split: str, labelled: bool = True) -> list[Sample]:

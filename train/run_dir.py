@@ -17,6 +17,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -207,6 +208,24 @@ class RunDir:
         if self.log_bytes > length:
             with (self.path / LOG).open("r+b") as file:
                 file.truncate(length)
+
+
+@contextmanager
+def new_run(out: Path) -> Iterator[RunDir]:
+    """Give a run folder to fill, which appears as ``out`` only when the block ends well.
+
+    Raises
+    ------
+    RunError
+        ``out`` exists already.
+    """
+    if out.exists():
+        raise RunError(f"{out}: exists already; name another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        made = RunDir(Path(folder) / out.name)
+        yield made
+        made.path.rename(out)
 
 
 def _log_to(*files: logging.Handler) -> None:
