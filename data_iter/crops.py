@@ -72,6 +72,7 @@ class CropReader:
         self._scales, self._mirror = scales, mirror
         self._skip = on_bad_sample == "skip"
         self._max_bad = max_bad_share * len(frames)
+        self._checked: set[int] = set()  # frames whose whole label has values of the table alone
         self._lock = threading.Lock()
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
             sizes = list(pool.map(self._size, range(len(frames))))
@@ -140,11 +141,11 @@ class CropReader:
         return label_out
 
     def _train_ids(self, values: np.ndarray, frame: int) -> np.ndarray:
-        try:
-            return to_train_ids(values, self._lut, self._frames.name(frame))
-        except DataError:  # all of the file's values tell its likely cause, those of a crop may not
-            to_train_ids(self._frames.read(frame)[1], self._lut, self._frames.name(frame))
-            raise
+        name = self._frames.name(frame)
+        if frame not in self._checked:  # once, and whole: a crop may not show what is wrong
+            to_train_ids(self._frames.read(frame)[1], self._lut, name)
+            self._checked.add(frame)
+        return to_train_ids(values, self._lut, name)
 
     def _subtract_mean(self, bgr: np.ndarray, out: np.ndarray) -> None:
         # Plane by plane, and in two steps, is ten times faster than through a transposed view.

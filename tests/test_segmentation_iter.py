@@ -241,13 +241,14 @@ def test_a_bad_file_is_named_and_nothing_hangs(root, damage):
     assert not workers()
 
 
-def test_the_likely_cause_is_that_of_the_whole_label_file(root):
-    label = np.full((61, 83), 44, np.uint8)
+@pytest.mark.parametrize("corner", [1, 44])  # a class, and no class
+def test_a_label_is_judged_by_its_whole_file(root, corner):
+    label = np.full((61, 83), corner, np.uint8)
     label[:10, :10] = np.arange(100).reshape(10, 10)  # 5 is in the table's gap, too
     for file in (root / "labels/train").iterdir():
         cv2.imwrite(str(file), label)
     reader = crops(root, crop_hw=(8, 8), patches="grid", patch_hw=(8, 8), patch_stride=200)
-    last = len(reader) - 1  # the lower right corner, where every value is 44
+    last = len(reader) - 1  # the lower right corner
     with pytest.raises(DataError, match=r"5 \(1 pixels\).*a colour or compressed") as error:
         reader.read(0, last, np.empty((3, 8, 8), np.float32))
     assert str(root / "labels/train/8.png") in str(error.value)
