@@ -1,5 +1,7 @@
 """Batch normalisation folded into convolutions computes the same."""
 
+import json
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -48,3 +50,14 @@ def test_a_folded_network_computes_the_same(decoder):
     ]
     assert results[0].std() > 0.01
     np.testing.assert_allclose(results[1], results[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("stem", ["3x3", "7x7"])
+def test_additions_and_activations_are_fused_into_the_convolutions(stem):
+    options = vars(TINY) | {"stem": stem}
+    options.pop("mean_rgb")
+    symbol = get_symbol(classes=5, head="x", **options)
+    folded, _ = fold_batch_norm(inference_graph(symbol), *random_params(symbol))
+    nodes = json.loads(folded.get_backend_symbol("MKLDNN").tojson())["nodes"]
+    left = sorted(node["op"] for node in nodes if node["op"] not in ("null", "_sg_mkldnn_conv"))
+    assert left == ["Pooling", "Reshape", "add_n", *["relu"] * 4, "softmax"]  # a relu for a stage

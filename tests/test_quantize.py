@@ -1,6 +1,7 @@
 """int8 and bf16 run folders: close to the original, read by predict."""
 
 import dataclasses
+import json
 import re
 import shutil
 
@@ -66,6 +67,10 @@ def test_layers_can_stay_in_float(made):
     part = quantize.to_int8(run, images, ("fc1_", "conv1_"))
     count = [one.symbol.tojson().count('"quantized": "true"') for one in (whole, part)]
     assert count[0] - count[1] == 5  # two ASPP paths, three convolutions of the stem
+    operators = [node["op"] for node in json.loads(whole.symbol.tojson())["nodes"]]
+    # Integers go from layer to layer, but for the image, two ASPP paths and a ReLU for each stage.
+    assert operators.count("_contrib_quantize_v2") == 1 + 4
+    assert operators.count("_contrib_dequantize") == 2 + 4
     expected = quantize.segmenter_of(run).cell_probabilities(images[0])
     for one in (whole, part):
         cells = quantize.segmenter_of(one).cell_probabilities(images[0])

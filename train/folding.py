@@ -9,6 +9,9 @@ import mxnet as mx
 import numpy as np
 
 Arrays = Mapping[str, mx.nd.NDArray]
+# The same function as the operator relu, but only this one is fused into the convolution before it,
+# and only this one stays in 8-bit integers.
+FUSABLE_RELU = {"op": "Activation", "attrs": {"act_type": "relu"}}
 
 
 def inference_graph(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
@@ -35,7 +38,8 @@ def fold_batch_norm(
     Returns
     -------
     symbol : Symbol
-        The same function without BatchNorm; ``X_bias`` joins the arguments of convolution X.
+        The same function without BatchNorm; ``X_bias`` joins the arguments of convolution X, and
+        Activation takes the place of the operator relu (but see :func:`_adds_convolutions`).
     arg_params : dict of str to NDArray
         Its parameters; auxiliary states it has none.
     """
@@ -73,6 +77,8 @@ def fold_batch_norm(
                 kept.append({"op": "null", "name": bias, "inputs": []})
                 inputs.append([len(kept) - 1, 0, 0])
                 node["attrs"]["no_bias"] = "False"
+            if node["op"] == "relu" and not _adds_convolutions(nodes, node["inputs"][0][0]):
+                node |= FUSABLE_RELU
             keep(old, node | {"inputs": inputs})
     graph = {
         "nodes": kept,
@@ -81,6 +87,19 @@ def fold_batch_norm(
         "attrs": {"mxnet_version": ["int", 10901]},
     }
     return mx.sym.load_json(json.dumps(graph)), folded
+
+
+def _adds_convolutions(nodes: list[dict], index: int) -> bool:
+    """Whether a node is the sum of two convolutions, as in a block with a projection.
+
+    Its ReLU stays apart: where the sum of both is made of 8-bit integers and fused with a ReLU,
+    oneDNN stores it without a sign, and MXNet cuts off the projection's negative values before
+    they are added.
+    """
+    node = nodes[index]
+    return node["op"] == "elemwise_add" and all(
+        nodes[source]["op"] == "BatchNorm" for source, *_ in node["inputs"]
+    )
 
 
 def _fold(
