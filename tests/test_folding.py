@@ -60,4 +60,4 @@ def test_additions_and_activations_are_fused_into_the_convolutions(stem):
     folded, _ = fold_batch_norm(inference_graph(symbol), *random_params(symbol))
     nodes = json.loads(folded.get_backend_symbol("MKLDNN").tojson())["nodes"]
     left = sorted(node["op"] for node in nodes if node["op"] not in ("null", "_sg_mkldnn_conv"))
-    assert left == ["Pooling", "Reshape", "add_n", *["relu"] * 4, "softmax"]  # a relu for a stage
+    assert left == ["Pooling", "Reshape", "add_n", "softmax"]

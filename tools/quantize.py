@@ -78,7 +78,7 @@ def to_int8(run: RunParts, images: list[np.ndarray], in_float: Iterable[str]) ->
     height, width = images[0].shape[:2]
     same = [cv2.resize(image, (width, height)) for image in images]
     data = np.concatenate([segmenter.network_input(image) for image in same])
-    fused = run.symbol.get_backend_symbol(BACKEND)
+    fused = signed_sums(run.symbol).get_backend_symbol(BACKEND)
     symbol, args, auxs = quantization.quantize_model(
         fused,
         run.arg_params,
@@ -93,6 +93,25 @@ def to_int8(run: RunParts, images: list[np.ndarray], in_float: Iterable[str]) ->
     )
     symbol = symbol.get_backend_symbol(BACKEND)
     return dataclasses.replace(run, symbol=symbol, arg_params=args, aux_params=auxs)
+
+
+def signed_sums(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
+    """Keep the ReLU of a block with a projection out of the fused convolutions.
+
+    Where the sum of two convolutions is fused with a ReLU it is stored without a sign, and MXNet
+    cuts off the projection's negative values before they are added. The operator relu is the same
+    function, but is not fused.
+    """
+    graph = json.loads(symbol.tojson())
+    nodes = graph["nodes"]
+    for node in nodes:
+        if node["op"] == "Activation":
+            total = nodes[node["inputs"][0][0]]
+            parts = [nodes[source]["op"] for source, *_ in total["inputs"]]
+            if total["op"] == "elemwise_add" and parts == ["Convolution", "Convolution"]:
+                node["op"] = "relu"
+                del node["attrs"]
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def nodes_of(fused: mx.sym.Symbol, patterns: Iterable[str]) -> list[str]:

@@ -39,7 +39,7 @@ def fold_batch_norm(
     -------
     symbol : Symbol
         The same function without BatchNorm; ``X_bias`` joins the arguments of convolution X, and
-        Activation takes the place of the operator relu (but see :func:`_adds_convolutions`).
+        Activation takes the place of the operator relu.
     arg_params : dict of str to NDArray
         Its parameters; auxiliary states it has none.
     """
@@ -77,9 +77,7 @@ def fold_batch_norm(
                 kept.append({"op": "null", "name": bias, "inputs": []})
                 inputs.append([len(kept) - 1, 0, 0])
                 node["attrs"]["no_bias"] = "False"
-            if node["op"] == "relu" and not _adds_convolutions(nodes, node["inputs"][0][0]):
-                node |= FUSABLE_RELU
-            keep(old, node | {"inputs": inputs})
+            keep(old, node | {"inputs": inputs} | (FUSABLE_RELU if node["op"] == "relu" else {}))
     graph = {
         "nodes": kept,
         "arg_nodes": [index for index, node in enumerate(kept) if node["op"] == "null"],
@@ -87,19 +85,6 @@ def fold_batch_norm(
         "attrs": {"mxnet_version": ["int", 10901]},
     }
     return mx.sym.load_json(json.dumps(graph)), folded
-
-
-def _adds_convolutions(nodes: list[dict], index: int) -> bool:
-    """Whether a node is the sum of two convolutions, as in a block with a projection.
-
-    Its ReLU stays apart: where the sum of both is made of 8-bit integers and fused with a ReLU,
-    oneDNN stores it without a sign, and MXNet cuts off the projection's negative values before
-    they are added.
-    """
-    node = nodes[index]
-    return node["op"] == "elemwise_add" and all(
-        nodes[source]["op"] == "BatchNorm" for source, *_ in node["inputs"]
-    )
 
 
 def _fold(
