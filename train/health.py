@@ -55,10 +55,11 @@ def lost(
             "random weights need BN statistics: name trained ones in solver.init_from, or set "
             "solver.learn_bn_epochs"
         )
-    remove = f"; {saved}.params is lost already: remove it to resume from the one before"
+    advice += f", or look at the batch's files: {', '.join(files)}"
+    if saved:
+        advice += f"; {saved}.params is lost already: remove it to resume from the one before"
     return RunError(
-        f"the loss is {loss:g} at iteration {iteration}, learning rate {lr:g}; {advice}, or look "
-        f"at the batch's files: {', '.join(files)}{remove if saved else ''}"
+        f"the loss is {loss:g} at iteration {iteration}, learning rate {lr:g}; {advice}"
     )
 
 

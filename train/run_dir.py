@@ -80,7 +80,7 @@ class RunDir:
                 self._check_new()
             try:
                 if not goes_on:
-                    self.create(config, dataset)
+                    self.describe(config, dataset)
                 elif not allow_changes:
                     self._check_same(config, dataset)
                 _log_to(logging.FileHandler(self.path / "train.log"))
