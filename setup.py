@@ -7,7 +7,7 @@ package, also the indirect ones, for each supported Python; ``make`` installs wi
 
 import sys
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 if not (3, 9) <= sys.version_info < (3, 12):  # pip itself would go on to build an old NumPy
     sys.exit(
@@ -34,8 +34,12 @@ setup(
     version="0.1.0",
     description="Dense Upsampling and Hybrid Dilated Convolution for segmentation, in MXNet",
     license="Apache-2.0",
-    packages=["configs", "configs.datasets", "symbols", "data_iter", "train", "tools"],
-    package_data={"configs": ["*.cfg"], "configs.datasets": ["*.yaml"], "tools": ["*.j2"]},
+    packages=find_packages(include=["configs*", "symbols*", "data_iter*", "train*", "tools*"]),
+    package_data={
+        "configs": ["*.cfg"],
+        "configs.datasets": ["*.yaml"],
+        "tools.reporting": ["*.j2"],
+    },
     python_requires=">=3.9,<3.12",  # NumPy 1.23 has no build for 3.12, pandas 2.1 none for 3.8
     install_requires=[
         "Jinja2>=3.1",

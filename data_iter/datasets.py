@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import DataError
-from .files import read_colours, read_label
+from .image_files import read_colours, read_label
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")

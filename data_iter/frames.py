@@ -14,7 +14,7 @@ import numpy as np
 
 from .datasets import LAYOUTS, Sample, find_samples
 from .errors import DataError
-from .files import exif_orientation, read_bgr, read_size
+from .image_files import exif_orientation, read_bgr, read_size
 from .records import RecordFrames, is_prepared
 
 ALL = slice(None)

@@ -25,7 +25,7 @@ import mxnet as mx
 import numpy as np
 
 from .errors import DataError
-from .png import inflating
+from .png_rows import inflating
 
 VERSION = 2
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls

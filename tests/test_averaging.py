@@ -7,8 +7,8 @@ from tiny_run import TINY, make_run, noise
 
 from configs.errors import ConfigError
 from configs.schema import Network
-from tools.averaging import Averager, receptive_radius, spans
-from tools.inference import load_segmenter
+from tools.inference.averaging import Averager, receptive_radius, spans
+from tools.inference.run import load_segmenter
 from train.segmenter import PixelSegmenter
 
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 from tiny_run import make_run
 
-from tools import bench_predict
+from tools.bench import predict as bench_predict
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

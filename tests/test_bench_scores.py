@@ -2,7 +2,8 @@
 
 from argparse import Namespace
 
-from tools import bench_crf, bench_evaluate
+from tools.bench import crf as bench_crf
+from tools.bench import evaluate as bench_evaluate
 
 KEYS = {"name", "value", "unit", "ratio_to", "ratio", "runs"}
 

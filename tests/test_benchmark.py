@@ -8,7 +8,9 @@ from argparse import Namespace
 
 import pytest
 
-from tools import bench_data, benchmark, measuring
+from tools import benchmark
+from tools.bench import data as bench_data
+from tools.bench import measuring
 
 
 def test_measures_take_turns_and_ratios_are_run_by_run():
@@ -29,7 +31,7 @@ def test_peak_memory_is_the_process_own():
     """A process that is started by a large one is not large itself."""
     held = bytearray(os.urandom(1)) * 400_000_000
     code = (
-        "import tools.measuring as m; small = m.peak_memory(); b = bytearray(2**28);"
+        "import tools.bench.measuring as m; small = m.peak_memory(); b = bytearray(2**28);"
         "b[::4096] = bytes(len(b[::4096])); print(small, m.peak_memory())"
     )
     done = subprocess.run(

@@ -18,7 +18,7 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from data_iter.cells import pack_labels
 from data_iter.datasets import find_samples
-from train.params import build_symbol
+from train.network import build_symbol
 
 CONFIGS = Path(symbols.__file__).parents[1] / "configs"
 BIGGER, RF = [1, 2, 5, 9] * 5 + [1, 2, 5], [1, 2, 3] * 7 + [2, 2]

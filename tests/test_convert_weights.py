@@ -10,8 +10,8 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from symbols import get_symbol
 from tools import convert_weights
-from tools.zoo_names import MEAN_RGB, STD_RGB, network_options
-from train.params import build_symbol, join_params, read_params
+from tools.weights.gluoncv import MEAN_RGB, STD_RGB, network_options
+from train.network import build_symbol, join_params, read_params
 from train.run_dir import RunDir
 
 SIZES = [(64, 96), (75, 61)]

@@ -19,11 +19,12 @@ from pydensecrf.utils import unary_from_softmax
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Crf
-from tools import crf_search, dense_crf
+from tools import crf_search
 from tools.crf import main as crf_main
-from tools.dense_crf import block_order, refine
-from tools.parallel import in_processes
-from tools.probabilities import PROBABILITY_SCALE, read_probabilities, write_probabilities
+from tools.inference import dense_crf
+from tools.inference.dense_crf import block_order, refine
+from tools.shared.parallel import in_processes
+from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities, write_probabilities
 from train.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,12 +8,12 @@ import training
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from train.data import open_batches
+from train.distributed.workers import Workers
 from train.errors import RunError
 from train.module import TrainingModule
-from train.params import build_symbol, initial_params
+from train.network import build_symbol, initial_params
 from train.session import train
 from train.stop import StopWish
-from train.workers import Workers
 
 STEPS = 5
 

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from tiny_run import make_run, noise
 
-from data_iter.files import read_label
+from data_iter.image_files import read_label
 from tools import export_onnx, predict
-from tools.inference import load_segmenter, require
+from tools.inference.run import load_segmenter, require
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from data_iter import DataError
-from data_iter.files import exif_orientation, read_image, read_label, read_size
+from data_iter.image_files import exif_orientation, read_image, read_label, read_size
 
 HW = (37, 53)
 CLASSES = np.random.default_rng(1).integers(0, 12, HW, np.uint8)

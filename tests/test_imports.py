@@ -84,8 +84,8 @@ def test_help_is_the_docstring(path, capsys):
 
 def test_light_modules_do_not_load_mxnet():
     code = (
-        "import sys, configs.loader, configs.datasets, data_iter.transforms, data_iter.files;"
-        "import train.runtime, train.files, tools.env;"
+        "import sys, configs.loader, configs.datasets, data_iter.transforms, data_iter.image_files;"
+        "import train.runtime, train.atomic, tools.env;"
         "sys.exit('mxnet' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -8,9 +8,9 @@ from PIL import Image
 
 from configs.datasets import load_dataset
 from tools.evaluate import main, score_folder
-from tools.kitti_bev import read_calibration, to_bev
-from tools.probabilities import write_probabilities
-from tools.score_kitti import category_scores
+from tools.scoring.kitti import category_scores
+from tools.scoring.kitti_bev import read_calibration, to_bev
+from tools.shared.probabilities import write_probabilities
 
 # A camera 2 m above the road that looks straight ahead: focal length 100 pixels, centre at column
 # 60, row 10. The road's y axis points down, so a road point has y = 2 in the camera's system. The

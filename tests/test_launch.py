@@ -18,11 +18,11 @@ import training
 
 from configs.errors import ConfigError
 from train import launch
-from train.job import Job, Member
-from train.node import BEAT
+from train.distributed.job import Job, Member
+from train.distributed.node import BEAT
 
 LAUNCH = training.PROJECT / "train/launch.py"
-BY_HAND = training.PROJECT / "train/by_hand.sh"
+BY_HAND = training.PROJECT / "train/distributed/by_hand.sh"
 SAVED = 75
 LAST = "model-0002.params"
 # Frozen BN and a mean over all pixels: then two workers are exactly one with twice the batch.

@@ -14,7 +14,7 @@ from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
 from tools import make_toy_data
-from tools.toy_canvas import Camera
+from tools.toy.canvas import Camera
 
 SCRIPT = Path(make_toy_data.__file__)
 COMMON = "--frames 9 --size 65x130"

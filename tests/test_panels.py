@@ -6,7 +6,7 @@ from PIL import Image
 
 from configs.datasets import load_dataset
 from tools.panels import CAPTION, GAP, main
-from tools.probabilities import write_probabilities
+from tools.shared.probabilities import write_probabilities
 
 HW = (20, 31)
 CITY = load_dataset("cityscapes")

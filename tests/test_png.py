@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_iter.files import read_bgr, read_label
-from data_iter.png import cut_rows
+from data_iter.image_files import read_bgr, read_label
+from data_iter.png_rows import cut_rows
 
 HW = (211, 173)
 

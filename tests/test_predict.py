@@ -12,12 +12,12 @@ from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
 from configs.schema import Crf
-from data_iter.files import read_image, read_label, read_size
+from data_iter.image_files import read_image, read_label, read_size
 from tools import predict
-from tools.averaging import Averager
-from tools.dense_crf import refine
-from tools.inference import load_segmenter, overlapped, write_overlay
-from tools.probabilities import read_probabilities
+from tools.inference.averaging import Averager
+from tools.inference.dense_crf import refine
+from tools.inference.run import load_segmenter, overlapped, write_overlay
+from tools.shared.probabilities import read_probabilities
 from train.errors import RunError
 from train.segmenter import upsample
 

@@ -12,7 +12,7 @@ from PIL import Image
 from configs.datasets import load_dataset
 from data_iter.frames import open_frames
 from tools import prepare_data
-from tools.check_data import OFFICIAL
+from tools.dataset.check import OFFICIAL
 
 HW = (40, 56)
 

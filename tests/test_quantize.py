@@ -12,9 +12,9 @@ import pytest
 from tiny_run import make_run, noise
 
 from tools import export_onnx, predict, quantize
-from tools.inference import load_segmenter, read_run
+from tools.inference.run import load_segmenter, read_run
 from train.errors import RunError
-from train.params import INFERENCE_SYMBOL, initial_params
+from train.network import INFERENCE_SYMBOL, initial_params
 from train.run_dir import RunDir
 
 

@@ -20,8 +20,8 @@ from data_iter.datasets import find_samples
 from data_iter.frames import CachedFrames, FileFrames, open_frames
 from data_iter.records import RecordFrames, Shard, encode_frame, write_records
 from data_iter.segmentation_iter import SegmentationIter
-from tools import packing
-from tools.packing import pack
+from tools.dataset import packing
+from tools.dataset.packing import pack
 
 HW = (301, 467)  # no multiple of a tile
 PROJECT = Path(__file__).resolve().parents[1]
@@ -287,7 +287,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     prepare(data, tmp_path / "whole")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
-        "from tools import packing;"
+        "from tools.dataset import packing;"
         "from data_iter.frames import FileFrames; import time;"
         "from data_iter.datasets import find_samples; packing.FRAMES_PER_SHARD = 2;"
         "s = find_samples('folders', Path(sys.argv[2]), 'train');"

@@ -8,9 +8,9 @@ from browser import PROGRAM, Browser
 from PIL import Image
 
 from configs.datasets import load_dataset
-from tools.pictures import error_map, overlay, shrink
 from tools.report import choose, main
-from tools.report_data import Evaluation
+from tools.reporting.evaluation import Evaluation
+from tools.shared.pictures import error_map, overlay, shrink
 
 HW = (30, 44)
 NAMES = ("a", "b <i>&", "c", "d")

@@ -13,8 +13,8 @@ import pytest
 from configs.errors import ConfigError
 from data_iter.errors import DataError
 from train import machine, runtime
+from train.atomic import atomic_write
 from train.errors import RunError
-from train.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "c++", "g++", "clang"))), "cc")
@@ -76,7 +76,7 @@ def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp
 
     from configs.datasets import load_dataset
     from configs.loader import load_config
-    from tools.inference import load_segmenter
+    from tools.inference.run import load_segmenter
     from train import data
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # OpenVINO takes no more than there are cores

@@ -7,7 +7,7 @@ import pytest
 from tiny_run import make_run, noise
 
 from configs.schema import Network
-from train.params import build_symbol
+from train.network import build_symbol
 from train.segmenter import PixelSegmenter, Segmenter, upsample
 
 SIZES = [(37, 53), (1, 1), (8, 8), (360, 480), (64, 41)]

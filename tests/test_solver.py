@@ -15,7 +15,7 @@ import training
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
-from train.params import initial_params
+from train.network import initial_params
 
 LAST = "model-0003.params"
 

@@ -11,12 +11,12 @@ from PIL import Image
 from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
-from data_iter.files import read_image
+from data_iter.image_files import read_image
 from tools.evaluate import score_folder
 from tools.export_submission import main
-from tools.inference import load_segmenter
-from tools.kitti_bev import read_calibration, to_bev
-from tools.probabilities import write_probabilities
+from tools.inference.run import load_segmenter
+from tools.scoring.kitti_bev import read_calibration, to_bev
+from tools.shared.probabilities import write_probabilities
 
 HW = (6, 10)
 CALIBRATION = """P2: 10 0 5 0 0 10 0 0 0 0 1 0

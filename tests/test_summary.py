@@ -9,7 +9,7 @@ import pytest
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from tools import summary
-from train.params import build_symbol
+from train.network import build_symbol
 
 CONFIGS = Path(summary.__file__).parents[1] / "configs"
 

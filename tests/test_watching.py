@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from tools import report
-from tools.curves import read_log
+from tools.reporting.curves import read_log
 from train.tensorboard import PICTURE_HEIGHT, Board, strip
 
 

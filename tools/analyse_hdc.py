@@ -34,7 +34,7 @@ from configs.loader import load_config
 from symbols import hdc
 from symbols.hdc import Rates
 from symbols.resnet import UNITS
-from train.files import atomic_write
+from train.atomic import atomic_write
 
 WIDEST = 4096  # feature pixels; a larger receptive field is a mistake and its picture takes GB
 PANEL = 260  # pixels a side of each picture of a receptive field

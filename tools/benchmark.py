@@ -24,7 +24,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from train.files import atomic_write
+from train.atomic import atomic_write
 
 WIDTH = 160  # of a table that goes into a file
 SUBJECTS = ("data", "train", "predict", "evaluate", "crf")
@@ -42,7 +42,7 @@ def main(argv=None) -> int:
     if args.runs < 1:
         parser.error("--runs must be at least 1")
     # Each subject brings large libraries of its own, so only the one asked for is imported.
-    rows = importlib.import_module(f"tools.bench_{args.subject}").rows(args)
+    rows = importlib.import_module(f"tools.bench.{args.subject}").rows(args)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH

@@ -39,14 +39,15 @@ from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
-from tools.onnx_params import read_onnx_params
-from tools.zoo_names import convert, network_options
+from tools.weights.onnx_params import read_onnx_params
+from tools.weights.gluoncv import convert, network_options
 from train.checkpoint import save_arrays
 from train.errors import RunError
-from train.params import Params, build_symbol, check_params, join_params, read_params
+from train.network import Params, build_symbol, check_params, join_params, read_params
 from train.run_dir import new_run
+from train.machine import PROJECT
 
-RELEASE = Path(__file__).resolve().parents[1] / "configs" / "release.cfg"
+RELEASE = PROJECT / "configs" / "release.cfg"
 
 
 def zoo_params(name: str, file: Path | None) -> tuple[Params, Params]:

@@ -21,10 +21,11 @@ from functools import partial
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
-from tools.dense_crf import affordable_jobs, find_frames, refine_frame
-from tools.parallel import in_processes
+from tools.inference.dense_crf import affordable_jobs, find_frames, refine_frame
+from tools.shared.parallel import in_processes
+from train.machine import PROJECT
 
-BASE = Path(__file__).resolve().parents[1] / "configs" / "base.cfg"
+BASE = PROJECT / "configs" / "base.cfg"
 
 
 @command
@@ -49,7 +50,7 @@ def main(argv=None) -> int:
     targets = {frame: args.out / f"{frame.name}.png" for frame in frames}
     todo = [frame for frame in frames if not (args.resume and targets[frame].is_file())]
     # Not above: the worker processes import this file, and each would load MXNet.
-    from tools.inference import write_labels
+    from tools.inference.run import write_labels
 
     if todo:
         jobs = args.jobs or affordable_jobs([frame.image for frame in todo], dataset.num_classes)

@@ -38,16 +38,17 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Crf
-from data_iter.files import read_label
+from data_iter.image_files import read_label
 from data_iter.labels import to_train_ids
-from tools.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
-from tools.parallel import in_processes
-from tools.score_files import find_pairs, read_names
+from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
+from tools.shared.parallel import in_processes
+from tools.shared.pairs import find_pairs, read_names
 from train.errors import RunError
-from train.files import atomic_write
+from train.atomic import atomic_write
 from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
+from train.machine import PROJECT
 
-BASE = Path(__file__).resolve().parents[1] / "configs" / "base.cfg"
+BASE = PROJECT / "configs" / "base.cfg"
 GRID = ("sigma_alpha=10,15,20", "sigma_beta=2,3,4", "w1=2,3,4")
 
 

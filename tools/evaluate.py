@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.datasets import DatasetSpec, load_dataset
-from tools import score_cityscapes, score_classes, score_kitti
-from tools.score_files import find_pairs, read_names
-from train.files import atomic_write
+from tools.scoring import cityscapes, classes, kitti
+from tools.shared.pairs import find_pairs, read_names
+from train.atomic import atomic_write
 
 
 def score_folder(
@@ -50,7 +50,8 @@ def score_folder(
     dataset : DatasetSpec
         The class table; its layout decides how files are found and which protocol applies.
     ground_truth, predictions : Path
-        Folders: :func:`tools.score_files.find_pairs`, :func:`tools.score_kitti.find_kitti_pairs`.
+        Folders: see :func:`tools.shared.pairs.find_pairs` and
+        :func:`tools.scoring.kitti.find_kitti_pairs`.
     names : list of str, optional
         Score these frames only.
     values : str, optional
@@ -61,8 +62,8 @@ def score_folder(
     Returns
     -------
     dict
-        What the protocol's module returns: :mod:`tools.score_classes` (which describes the common
-        part), :mod:`tools.score_cityscapes` or :mod:`tools.score_kitti`.
+        What the protocol's module returns: :mod:`tools.scoring.classes` (which describes the common
+        part), :mod:`tools.scoring.cityscapes` or :mod:`tools.scoring.kitti`.
 
     Raises
     ------
@@ -70,10 +71,10 @@ def score_folder(
         A file is missing, superfluous or wrong.
     """
     if dataset.layout == "kitti":
-        pairs = score_kitti.find_kitti_pairs(ground_truth, predictions, names)
-        return score_kitti.score(pairs, dataset, threads)
+        pairs = kitti.find_kitti_pairs(ground_truth, predictions, names)
+        return kitti.score(pairs, dataset, threads)
     pairs = find_pairs(dataset.layout, ground_truth, predictions, names)
-    protocol = score_cityscapes if dataset.layout == "cityscapes" else score_classes
+    protocol = cityscapes if dataset.layout == "cityscapes" else classes
     return protocol.score(pairs, dataset, values, threads)
 
 

@@ -33,10 +33,10 @@ from onnx import helper
 
 from configs.errors import ConfigError
 from configs.schema import parse
-from data_iter.files import read_image
-from tools.inference import EMBEDDED, RunParts, find_images, read_run, require
+from data_iter.image_files import read_image
+from tools.inference.run import EMBEDDED, RunParts, find_images, read_run, require
 from train.errors import RunError
-from train.files import atomic_write
+from train.atomic import atomic_write
 from train.folding import fold_batch_norm, inference_graph
 from train.segmenter import Segmenter
 

@@ -34,14 +34,14 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.errors import DataError
-from data_iter.files import read_image, read_label, read_size
-from tools.archives import SubmissionError, check_archive, write_archive
-from tools.kitti_bev import BEV_HW, read_calibration, to_bev
-from tools.score_classes import values_kind
-from tools.parallel import in_threads
-from tools.score_files import files, frame_name, index
-from tools.score_kitti import read_confidence, road_class, road_frame, road_maps
-from tools.submissions import BENCHMARKS
+from data_iter.image_files import read_image, read_label, read_size
+from tools.submission.archives import SubmissionError, check_archive, write_archive
+from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
+from tools.scoring.classes import values_kind
+from tools.shared.parallel import in_threads
+from tools.shared.pairs import files, frame_name, index
+from tools.scoring.kitti import read_confidence, road_class, road_frame, road_maps
+from tools.submission.benchmarks import BENCHMARKS
 from train.errors import RunError
 
 Pictures = dict[str, Callable[[], np.ndarray]]
@@ -87,7 +87,9 @@ def model_pictures(
     dataset: DatasetSpec, run_dir: Path, samples: list[Sample], gpus: str | None
 ) -> Pictures:
     """Let a model segment the images of ``samples``, one at a time, when each is asked for."""
-    from tools.inference import load_segmenter  # loads MXNet, which folders and checks do without
+    from tools.inference.run import (
+        load_segmenter,
+    )  # loads MXNet, which folders and checks do without
 
     segmenter, learnt = load_segmenter(run_dir, context=contexts(gpus)[0])
     if learnt.train_classes != dataset.train_classes:

@@ -34,7 +34,7 @@ from rich.progress import track
 
 from configs.errors import ConfigError
 from data_iter.errors import DataError
-from tools.toy_layouts import LAYOUTS, split_sizes
+from tools.toy.layouts import LAYOUTS, split_sizes
 
 MARKER = "toy_data.json"  # the settings that a folder was made with
 ROOTS = {"cityscapes": "", "kitti": "data_road", "voc": "VOCdevkit/VOC2012"}  # data roots in it

@@ -32,14 +32,14 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import IMAGE_SUFFIXES, LAYOUTS
 from data_iter.errors import DataError
-from data_iter.files import read_image, read_label
+from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
-from tools.pictures import colours, overlay, shrink
-from tools.probabilities import read_probabilities
-from tools.score_classes import values_kind
-from tools.score_files import files, frame_name
-from tools.score_kitti import road_frame
-from train.files import atomic_write
+from tools.shared.pictures import colours, overlay, shrink
+from tools.shared.probabilities import read_probabilities
+from tools.scoring.classes import values_kind
+from tools.shared.pairs import files, frame_name
+from tools.scoring.kitti import road_frame
+from train.atomic import atomic_write
 
 GAP, CAPTION = 6, 18  # pixels between panels, and of the line above them
 PANEL_WIDTH = 640  # pixels at most

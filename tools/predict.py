@@ -39,9 +39,9 @@ from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import parse
-from data_iter.files import exif_orientation, read_image
-from tools.averaging import TILE_STEP, Averager
-from tools.inference import (
+from data_iter.image_files import exif_orientation, read_image
+from tools.inference.averaging import TILE_STEP, Averager
+from tools.inference.run import (
     EMBEDDED,
     find_images,
     is_predicted,
@@ -50,8 +50,8 @@ from tools.inference import (
     write_labels,
     write_overlay,
 )
-from tools.parallel import processes
-from tools.probabilities import quantise, write_probabilities
+from tools.shared.parallel import processes
+from tools.shared.probabilities import quantise, write_probabilities
 from train.segmenter import most_probable
 
 Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
@@ -71,7 +71,7 @@ def segment(image: np.ndarray, averager: Averager, refine: Refine | None, keep: 
 @contextmanager
 def crf_process(run_dir: Path) -> Iterator[Refine]:
     """Give the CRF of a run's configuration, at work beside the network in a process of its own."""
-    from tools.dense_crf import refine  # needs pydensecrf
+    from tools.inference.dense_crf import refine  # needs pydensecrf
 
     crf = load_config(run_dir / "config.cfg").crf
     with processes(1) as pool:

@@ -33,9 +33,9 @@ from data_iter.datasets import LAYOUTS, find_samples
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
 from data_iter.records import MANIFEST, is_prepared, read_manifest
-from tools.check_data import Report, check_split, present_splits
-from tools.coco_labels import write_labels
-from tools.packing import damaged_files, pack
+from tools.dataset.check import Report, check_split, present_splits
+from tools.dataset.coco import write_labels
+from tools.dataset.packing import damaged_files, pack
 
 SHOWN_PROBLEMS = 20
 

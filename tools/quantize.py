@@ -36,14 +36,14 @@ from rich.progress import track
 
 from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
-from data_iter.files import read_image, read_label
+from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
-from tools.inference import EMBEDDED, RunParts, find_images, read_run
+from tools.inference.run import EMBEDDED, RunParts, find_images, read_run
 from train.checkpoint import save_arrays
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
 from train.metrics import confusion_matrix, iou, mean_score
-from train.params import INFERENCE_SYMBOL, join_params
+from train.network import INFERENCE_SYMBOL, join_params
 from train.run_dir import RunDir, new_run
 from train.segmenter import PixelSegmenter, Segmenter
 

@@ -29,14 +29,15 @@ import jinja2
 import numpy as np
 
 from configs.datasets import load_dataset
-from tools.curves import draw_curves
-from tools.parallel import in_threads
-from tools.pictures import colours, data_uri, error_map, shrink
-from tools.report_data import Evaluation, KittiEvaluation
-from tools.score_files import read_names
-from train.files import atomic_write
+from tools.reporting.curves import draw_curves
+from tools.shared.parallel import in_threads
+from tools.shared.pictures import colours, data_uri, error_map, shrink
+from tools.reporting.evaluation import Evaluation, KittiEvaluation
+from tools.shared.pairs import read_names
+from train.atomic import atomic_write
+from train.machine import PROJECT
 
-TEMPLATE = Path(__file__).with_suffix(".html.j2")
+TEMPLATE = PROJECT / "tools" / "reporting" / "page.html.j2"
 WIDTH = 640  # pixels of a picture at most
 
 

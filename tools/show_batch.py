@@ -28,7 +28,7 @@ from configs.loader import load_config
 from configs.schema import Config
 from data_iter.cells import unpack_scores
 from train.data import open_batches
-from train.files import atomic_write
+from train.atomic import atomic_write
 
 COLUMNS = 4  # samples side by side, two pictures each
 GAP = 6  # pixels of white between pictures

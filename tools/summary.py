@@ -35,8 +35,8 @@ from rich.table import Table
 from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
-from train.files import atomic_write
-from train.params import build_symbol
+from train.atomic import atomic_write
+from train.network import build_symbol
 
 BYTES = 4  # of a float32
 COPIES = 3  # training keeps weights, gradients and momentum

@@ -20,8 +20,8 @@ from typing import Any
 
 import mxnet as mx
 
+from .atomic import atomic_write
 from .errors import RunError
-from .files import atomic_write
 
 log = logging.getLogger("train")
 Arrays = dict[str, mx.nd.NDArray]

@@ -14,7 +14,7 @@ from configs.schema import Config, Solver
 from data_iter import DataError
 
 from .errors import RunError
-from .params import reason
+from .network import reason
 
 # Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
 EXPLODED = 20.0

@@ -32,11 +32,10 @@ import psutil
 
 from configs.errors import ConfigError
 from train.errors import RunError
-from train.job import Job, Member
-from train.machine import allowed_cores
+from train.distributed.job import Job, Member
+from train.machine import PROJECT, allowed_cores
 
-ROOT = Path(__file__).resolve().parents[1]
-ENTRY = "import sys; from train.node import run; sys.exit(run())"
+ENTRY = "import sys; from train.distributed.node import run; sys.exit(run())"
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _member(
     environment = {
         **shared,
         "DMLC_ROLE": role,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(PROJECT),
         "DMLC_RANK": str(rank),
     }
     if host is None and not THREADS:

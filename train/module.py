@@ -9,9 +9,9 @@ import mxnet as mx
 
 from configs.schema import Solver
 
+from .distributed.workers import Workers
 from .errors import RunError
-from .params import HEAD, Params
-from .workers import Workers
+from .network import HEAD, Params
 
 log = logging.getLogger("train")
 
@@ -25,7 +25,7 @@ class TrainingModule:
     Parameters
     ----------
     symbol : Symbol
-        From :func:`train.params.build_symbol`.
+        From :func:`train.network.build_symbol`.
     contexts : list of Context
         Devices; each gets an equal share of every batch.
     data, label : list of DataDesc

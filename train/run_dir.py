@@ -32,15 +32,15 @@ from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
 from . import machine
+from .atomic import atomic_write
 from .checkpoint import read_manifest
 from .errors import RunError
-from .files import atomic_write
-from .params import Params, build_symbol, read_params
+from .network import Params, build_symbol, read_params
 
 PARAMS = re.compile(r"model-(\d{4})\.params")
 LOG = "log.jsonl"
 LOCK = ".lock"
-TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # names that train.files.atomic_write gives
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # names that train.atomic.atomic_write gives
 
 
 class RunDir:

@@ -9,10 +9,10 @@ import mxnet as mx
 from configs.datasets import DatasetSpec
 from configs.schema import Config
 
+from .distributed.workers import Workers
 from .run_dir import RunDir
 from .solver import Solver
 from .stop import SAVED, StopWish
-from .workers import Workers
 
 
 def train(

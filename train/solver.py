@@ -19,16 +19,16 @@ from data_iter import DataError
 from . import checkpoint
 from .checkpoint import ITERATION, Progress
 from .data import open_batches, open_split
+from .distributed.workers import Workers
 from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
-from .params import build_symbol, check_params, initial_params, join_params, split_params
+from .network import build_symbol, check_params, initial_params, join_params, split_params
 from .reporter import Reporter
 from .run_dir import RunDir
 from .stop import StopWish
 from .validation import validate
-from .workers import Workers
 
 log = logging.getLogger("train")
 

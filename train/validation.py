@@ -14,7 +14,7 @@ from data_iter.frames import Frames
 from data_iter.labels import to_train_ids
 
 from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
-from .params import Params, build_symbol
+from .network import Params, build_symbol
 from .segmenter import Segmenter
 from .stop import StopWish
 from .tensorboard import PICTURES, strip

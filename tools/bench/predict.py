@@ -1,0 +1,212 @@
+"""How fast and how large prediction is: each backend and precision, in turn, in one run.
+
+Every case lives in a process of its own, so that its peak memory is its own, and all of them are
+loaded before the first is timed; then they take turns. ResNet-101 DUC-HDC of ``release.cfg`` with
+random parameters, which compute as fast as learned ones.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tools.inference.run import RunParts
+from tools.bench.measuring import in_turn, peak_memory, row
+from train.machine import PROJECT
+
+CONFIG = PROJECT / "configs" / "release.cfg"
+RUNS = 5
+SIZES = ((544, 544), (1024, 2048))
+# The process of a case: its threads are set before MXNet loads.
+WORKER = "import train.runtime; from tools.bench.predict import work; work()"
+FRAMES = 3  # of the folder that goes from files to labels
+# backend, precision, run folder, and the case that it is compared with
+CASES = (
+    ("mxnet", "fp32", "fp32", None),
+    ("mxnet", "bf16", "bf16", "mxnet_fp32"),
+    ("mxnet", "int8", "int8", "mxnet_fp32"),
+    ("onnxruntime", "fp32", "fp32", "mxnet_fp32"),
+    ("openvino", "fp32", "fp32", "mxnet_fp32"),
+    ("openvino", "bf16", "fp32", "mxnet_int8"),
+)
+
+
+def rows(args: Namespace) -> list[dict[str, Any]]:
+    """Time the bare network of every case, and files to labels with MXNet, in seconds per image.
+
+    A ratio is this case's time over that of ``ratio_to``, the median over the runs' pairs. Memory
+    is the peak of the process, in MB, parameters, libraries and Python included.
+    """
+    runs = getattr(args, "runs", RUNS)
+    sizes = getattr(args, "sizes", SIZES)
+    with tempfile.TemporaryDirectory() as folder:
+        config = getattr(args, "config", CONFIG)
+        _Worker("prepare", folder, str(config)).wait_ready()
+        return [row for hw in sizes for row in _size(Path(folder), hw, runs)]
+
+
+def _size(folder: Path, hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
+    shape = f"{hw[0]}" if hw[0] == hw[1] else f"{hw[0]}x{hw[1]}"
+    workers = {
+        f"{backend}_{precision}": _Worker("case", str(folder / run), backend, precision, *hw)
+        for backend, precision, run, _ in CASES
+    }
+    try:
+        for worker in workers.values():
+            worker.wait_ready()
+        measures = {name: partial(worker.ask, "network") for name, worker in workers.items()}
+        measures["files"] = partial(workers["mxnet_fp32"].ask, "files")
+        times = in_turn(measures, runs)
+        memory = {name: worker.ask("memory") for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    compared = {f"{backend}_{precision}": other for backend, precision, _, other in CASES}
+    found = []
+    for name, other in (*compared.items(), ("files", "mxnet_fp32")):
+        label = "mxnet_fp32_files_to_labels" if name == "files" else name
+        to = f"predict_{other}_{shape}" if other else None
+        found.append(
+            row(f"predict_{label}_{shape}", "s/image", times[name], to, times.get(other, ()))
+        )
+    reference = f"predict_peak_memory_mxnet_fp32_{shape}"
+    for name, peak in memory.items():
+        to = None if name == "mxnet_fp32" else reference
+        found.append(
+            row(f"predict_peak_memory_{name}_{shape}", "MB", [peak], to, [memory["mxnet_fp32"]])
+        )
+    return found
+
+
+class _Worker:
+    """A process that answers one line with one line."""
+
+    def __init__(self, *arguments: object):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=PROJECT,
+        )
+
+    def wait_ready(self) -> None:
+        self._read()
+
+    def ask(self, question: str) -> float:
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def stop(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> str:
+        for line in self._process.stdout:
+            if line.startswith("answer "):  # libraries print too
+                return line.split(maxsplit=1)[1]
+        raise RuntimeError(f"the benchmark's process ended with {self._process.wait()}")
+
+
+def _answer(value: object) -> None:
+    print("answer", value, flush=True)
+
+
+def _prepare(folder: Path, config_file: Path) -> None:
+    """Write run folders in fp32, bf16 and int8."""
+    import numpy as np
+
+    from configs.datasets import load_dataset
+    from configs.loader import load_config
+    from tools import quantize
+    from tools.inference.run import read_run
+    from train.checkpoint import save_arrays
+    from train.network import initial_params, join_params
+    from train.run_dir import RunDir
+
+    config = load_config(config_file)
+    dataset = load_dataset(config.data.dataset)
+    run = RunDir(folder / "fp32")
+    run.create(config, dataset)
+    save_arrays(run.params_file(0), join_params(*initial_params(config, dataset)))
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
+    folded: RunParts = quantize.folded(read_run(run.path))
+    quantize.write_run(folder / "bf16", quantize.to_bf16(folded), 0)
+    quantize.write_run(folder / "int8", quantize.to_int8(folded, images, ()), 0)
+    _answer("ready")
+
+
+def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
+    """Load one case, run it once, then answer questions until the input ends."""
+    import time
+
+    import numpy as np
+
+    from tools.inference.run import load_segmenter, read_run
+
+    if backend == "openvino":
+        from tools.inference.backends import run_on
+
+        hint = "f32" if precision == "fp32" else precision
+        run = read_run(run_dir)
+        segmenter, dataset = run_on(backend, run, precision=hint), run.dataset
+    else:
+        segmenter, dataset = load_segmenter(run_dir, backend=backend)
+    image = np.random.default_rng(0).integers(0, 256, (*hw, 3)).astype(np.uint8)
+    data = segmenter.network_input(image)
+    segmenter.forward(data)
+    with tempfile.TemporaryDirectory() as folder:
+        _answer("ready")
+        for question in sys.stdin:
+            start = time.perf_counter()
+            if question.strip() == "memory":
+                _answer(peak_memory())
+            elif question.strip() == "network":
+                segmenter.forward(data)
+                _answer(time.perf_counter() - start)
+            else:
+                _answer(_files(segmenter, dataset, image, Path(folder)))
+
+
+def _files(segmenter, dataset, image, folder: Path) -> float:
+    """Return seconds per image from image files to label files and overlays."""
+    import functools
+    import time
+
+    import cv2
+
+    from data_iter.image_files import read_image
+    from tools.inference.averaging import Averager
+    from tools.inference.run import overlapped
+    from tools.predict import segment, write_result
+
+    # Street-like: noise would make compressing the files the longest part.
+    smooth = cv2.GaussianBlur(image, (0, 0), 8)
+    files = [folder / f"{number}.png" for number in range(FRAMES)]
+    for file in files:
+        if not file.exists():
+            cv2.imwrite(str(file), smooth)
+    (folder / "out").mkdir(exist_ok=True)
+    compute = functools.partial(segment, averager=Averager(segmenter), refine=False, keep=False)
+    write = functools.partial(write_result, out=folder / "out", dataset=dataset)
+    start = time.perf_counter()
+    for _ in overlapped(files, read_image, compute, write):
+        pass
+    return (time.perf_counter() - start) / FRAMES
+
+
+def work() -> None:
+    """Be a worker's process."""
+    kind, folder, *rest = sys.argv[1:]
+    if kind == "prepare":
+        _prepare(Path(folder), Path(rest[0]))
+    else:
+        backend, precision, height, width = rest
+        _case(Path(folder), backend, precision, (int(height), int(width)))

@@ -1,0 +1,142 @@
+"""How fast training is, what it needs, and how much of it is not the network's own work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tools import make_toy_data
+from tools.bench.measuring import in_turn, peak_memory, row
+from train.machine import PROJECT, allowed_cores
+
+CONFIG = PROJECT / "configs" / "toy.cfg"
+RUNS = 5
+ITERATIONS = 20  # of a run; the last computes the training mIoU, as solver.log_every = 20 has it
+CONTEXTS = (1, 2)
+# Threads are set before MXNet loads, so every number of contexts has a process of its own.
+WORKER = "from train.runtime import contexts; from tools.bench.train import work; work(contexts)"
+
+
+def rows(args: Namespace) -> list[dict[str, Any]]:
+    """Train the toy network on generated streets, with 1 and with 2 CPU contexts.
+
+    ``train_bare`` is the rate of forward, backward and update alone, on one batch;
+    ``train_iterations`` that of the trainer's whole loop, with waiting for the batch, loss and
+    metrics, in turn with it. The threads that load data share the cores with the network here.
+    ``train_outside`` is the share of the loop's time that passes outside forward, backward and
+    update, which are waited for at every iteration to tell. The toy network is the worst case: an
+    iteration takes it less than 0.1 s.
+    """
+    runs = getattr(args, "runs", None) or RUNS
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        make_toy_data.main(["--out", str(data), "--frames", "12"])
+        for count in getattr(args, "contexts", CONTEXTS):
+            out = Path(folder) / f"{count}.json"
+            command = [sys.executable, "-c", WORKER, *map(str, (data, out, count, runs))]
+            subprocess.run(command, cwd=PROJECT, check=True)
+            found += json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def work(contexts) -> None:
+    """Be the process for one number of contexts: write its rows."""
+    data, out, count, runs = sys.argv[1:]
+    devices = contexts(cpus=int(count))
+    rows = _measure(Path(data), Path(out).with_suffix(""), devices, int(runs))
+    Path(out).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
+    from configs.datasets import load_dataset
+    from configs.loader import load_config
+    from train.reporter import Reporter
+    from train.run_dir import RunDir
+    from train.solver import Solver
+    from train.distributed.workers import Workers
+
+    # Closer patches give an epoch more batches than a run takes.
+    options = ["data.val_split=", "data.patch_stride=8", f"solver.log_every={ITERATIONS}"]
+    config = load_config(CONFIG, options)
+    dataset = load_dataset(config.data.dataset)
+    out.mkdir()
+    solver = Solver(config, dataset, data, devices, RunDir(out), Workers(config.solver.kvstore))
+    solver.start()
+    with Reporter(None, 1, solver.iterations, 0) as solver.reporter:
+        measures = {
+            "loop": partial(_whole_loop, solver),
+            "bare": partial(_bare_loop, solver),
+            "outside": partial(_outside, solver),
+        }
+        in_turn(measures, 1)  # loads libraries and allocates
+        found = in_turn(measures, runs)
+    solver.batches.close()
+    name = f"toy_{len(devices)}contexts_{allowed_cores()}threads"
+    rates = {what: [ITERATIONS / seconds for seconds in found[what]] for what in ("loop", "bare")}
+    samples = [rate * config.solver.batch_size for rate in rates["loop"]]
+    bare = f"train_bare_{name}"
+    return [
+        row(bare, "iterations/s", rates["bare"]),
+        row(f"train_iterations_{name}", "iterations/s", rates["loop"], bare, rates["bare"]),
+        row(f"train_samples_{name}", "samples/s", samples),
+        row(f"train_outside_{name}", "% of the time", [100 * share for share in found["outside"]]),
+        row(f"train_peak_memory_{name}", "MB", [peak_memory()]),
+    ]
+
+
+def _whole_loop(solver) -> float:
+    """Time the trainer's own loop in seconds, with batches already on their way."""
+    import mxnet as mx
+
+    solver.batches.seek(0, 0)
+    solver.progress.batch = 0
+    batch = solver.batches.next()
+    mx.nd.waitall()
+    start = time.perf_counter()
+    for _ in range(ITERATIONS):
+        solver.step(batch)
+        batch = solver.batches.next()
+    mx.nd.waitall()
+    return time.perf_counter() - start
+
+
+def _outside(solver) -> float:
+    """Return the share, 0..1, of the loop that is not forward, backward and update."""
+    import mxnet as mx
+
+    step, inside = solver.module.step, []
+
+    def timed(*arguments):
+        start = time.perf_counter()
+        outputs = step(*arguments)
+        mx.nd.waitall()
+        inside.append(time.perf_counter() - start)
+        return outputs
+
+    solver.module.step = timed
+    try:
+        whole = _whole_loop(solver)
+    finally:
+        del solver.module.step
+    return 1 - sum(inside) / whole
+
+
+def _bare_loop(solver) -> float:
+    """Time forward, backward and update alone, in seconds."""
+    import mxnet as mx
+
+    batch = solver.batches.next()
+    mx.nd.waitall()
+    start = time.perf_counter()
+    for iteration in range(ITERATIONS):
+        solver.module.step(batch, iteration)
+    mx.nd.waitall()
+    return time.perf_counter() - start

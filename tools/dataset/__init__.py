@@ -1,0 +1,1 @@
+"""Checking, packing and converting data sets."""

@@ -1,0 +1,101 @@
+"""COCO's instance annotations as label maps of the 21 VOC classes (section 4.3)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from configs.datasets import DatasetSpec
+from data_iter.errors import DataError
+from train.atomic import atomic_write
+
+# COCO's names where they differ from VOC's.
+VOC_NAMES = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "dining table": "diningtable",
+    "potted plant": "pottedplant",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+}
+IGNORED = 255  # crowds, and pixels of several objects of different classes
+
+
+def write_labels(
+    root: Path,
+    split: str,
+    voc: DatasetSpec,
+    out: Path,
+    start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
+) -> int:
+    """Write ``out/labels/SPLIT/NAME.png`` for images that show a VOC class; return their number.
+
+    ``root`` holds ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``, which appear
+    as links in ``out/images/SPLIT``, so that ``out`` is a data set in the layout ``folders``.
+    """
+    file = root / "annotations" / f"instances_{split}.json"
+    if not file.is_file():
+        raise DataError(f"{file}: no such annotation file; get it from https://cocodataset.org")
+    coco = _load(file)
+    ids = {row.name: row.id for row in voc.classes}
+    classes = {}
+    for category in coco.loadCats(coco.getCatIds()):
+        name = VOC_NAMES.get(category["name"], category["name"])
+        if name in ids:
+            classes[category["id"]] = ids[name]
+    images = sorted({image for category in classes for image in coco.getImgIds(catIds=[category])})
+    for kind in ("images", "labels"):
+        (out / kind / split).mkdir(parents=True, exist_ok=True)
+    advance = start(len(images))
+    for image in coco.loadImgs(images):
+        source = root / split / image["file_name"]
+        if not source.is_file():
+            raise DataError(f"{source}: no such image, but {file} has annotations of it")
+        annotations = coco.loadAnns(coco.getAnnIds(image["id"], list(classes)))
+        with atomic_write(out / "labels" / split / f"{source.stem}.png") as temporary:
+            label = draw_label(coco, image, annotations, classes)
+            temporary.write_bytes(cv2.imencode(".png", label)[1].tobytes())  # says why it can't
+        link = out / "images" / split / source.name
+        if not link.exists():
+            link.unlink(missing_ok=True)  # of an earlier call, and the images have moved since
+            link.symlink_to(os.path.relpath(source, link.parent.resolve()))
+        advance()
+    return len(images)
+
+
+def draw_label(coco, image: dict, annotations: list[dict], classes: dict[int, int]) -> np.ndarray:
+    """Draw one image's instances as (H, W) uint8: a VOC class, 0 background, 255 ignored.
+
+    Ignored are crowds, which COCO outlines roughly, and pixels that instances of different classes
+    both claim, since COCO does not say which of them is in front.
+    """
+    label = np.zeros((image["height"], image["width"]), np.uint8)
+    for annotation in sorted(annotations, key=lambda a: a["iscrowd"]):
+        mask = coco.annToMask(annotation).astype(bool)
+        value = classes[annotation["category_id"]]
+        if annotation["iscrowd"]:
+            label[mask & (label == 0)] = IGNORED
+        else:
+            clash = mask & (label != 0) & (label != value)
+            label[mask] = value
+            label[clash] = IGNORED
+    return label
+
+
+def _load(file: Path):
+    from pycocotools.coco import COCO
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            coco = COCO(str(file))
+            for part in ("images", "annotations", "categories"):
+                coco.dataset[part]
+            return coco
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise DataError(f"{file}: not a COCO annotation file ({error})") from None

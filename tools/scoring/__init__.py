@@ -1,0 +1,1 @@
+"""The official scores of the benchmarks."""

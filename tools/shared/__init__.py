@@ -1,0 +1,1 @@
+"""What rooms and commands share: pairs of files, pictures, parallel work, probabilities."""

@@ -1,0 +1,1 @@
+"""The benchmarks' rules on submissions, and their archives."""

@@ -1,0 +1,1 @@
+"""Other projects' parameters under this project's names."""
