@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from pathlib import Path
 
 import cv2
@@ -11,18 +13,20 @@ from PIL import Image
 
 from .errors import DataError
 from .png_rows import SIGNATURE as PNG_SIGNATURE
-from .png_rows import cut_rows
+from .png_rows import cut_rows, is_whole
 
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
 JPEG_SIGNATURE = b"\xff\xd8"
 END_MARKS = {PNG_SIGNATURE: b"IEND", JPEG_SIGNATURE: b"\xff\xd9"}
 EXIF_ORIENTATION = 0x0112
-# Pillow takes images of more than 179 million pixels for an attack. OpenCV, which decodes most of
-# what is read here, allows this many.
-Image.MAX_IMAGE_PIXELS = 1 << 30
+# A small file can claim any size, so the header is read before the pixels. OpenCV decodes most of
+# what is read here: its limit, and the variable that raises it, hold for Pillow too.
+PIXEL_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
+MAX_PIXELS = int(os.environ.get(PIXEL_LIMIT) or 1 << 30)
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # What Pillow raises: no such file or no image, a broken chunk, one too short, a size beyond reason.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -55,9 +59,14 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     if kind == PALETTE:
         _check_whole(path, encoded)
         try:  # OpenCV would turn the palette's indices into colours
-            return np.array(Image.open(io.BytesIO(encoded)))[rows]
+            label = np.array(Image.open(io.BytesIO(encoded)))[rows]
         except UNREADABLE as error:
             raise DataError(f"{path}: not a whole PNG file ({error})") from None
+        except MemoryError:
+            raise _too_large(path) from None
+        if not is_whole(encoded):  # OpenCV checks this by itself, Pillow does not
+            raise DataError(f"{path}: damaged: a checksum in the PNG file is wrong")
+        return label
     label = _decode_rows(path, encoded, rows, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         found = f"{label.shape[2] if label.ndim == 3 else 1} channels of {label.dtype}"
@@ -82,15 +91,13 @@ def _label_bytes(path: Path) -> bytes:
 
 def read_size(path: Path) -> tuple[int, int]:
     """Return ``(height, width)`` from the header alone."""
-    try:
-        with Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from None
+    check_regular(path)
+    return _header(path, path)
 
 
 def exif_orientation(path: Path) -> int:
     """Return the EXIF orientation, 1 (upright) where the file has none."""
+    read_size(path)
     try:
         with Image.open(path) as image:
             return int(image.getexif().get(EXIF_ORIENTATION, 1))
@@ -99,15 +106,58 @@ def exif_orientation(path: Path) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's content."""
+    """Return the content of a regular file."""
+    check_regular(path)
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except MemoryError:
+        raise _too_large(path) from None
+
+
+def check_regular(path: Path) -> None:
+    """Raise ``DataError`` unless ``path`` is a file, or a link to one.
+
+    Opening a pipe or a device would wait for data without end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({reason})") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise DataError(f"{path}: expected a file, found {kind}")
+
+
+def _header(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
+    """Return ``(height, width)``; ``path`` is for the message."""
+    try:
+        with Image.open(source) as image:
+            width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{width}x{height}")
+    except Image.DecompressionBombError as error:  # Pillow's own comes at twice the limit
+        raise DataError(
+            f"{path}: more than {MAX_PIXELS} pixels ({error}): set {PIXEL_LIMIT} to read it"
+        ) from None
+    except UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read as an image ({error})") from None
+    return height, width
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path}: it does not fit into the memory that this process may use")
 
 
 def _decode_rows(path: Path, encoded: bytes, rows: slice, flags: int) -> np.ndarray:
-    cut = cut_rows(encoded, rows)
+    _check_whole(path, encoded)
+    _header(path, io.BytesIO(encoded))
+    try:
+        cut = cut_rows(encoded, rows)
+    except MemoryError:
+        raise _too_large(path) from None
     if cut is None:
         return decode(path, encoded, flags)[rows]
     part, first = cut
@@ -121,8 +171,10 @@ def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     _check_whole(path, encoded)
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:  # a size beyond reason
-        pixels = None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise _too_large(path) from None
+        pixels = None  # a size beyond reason
     if pixels is None:
         raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; damaged?)")
     return pixels

@@ -60,6 +60,23 @@ def cut_rows(encoded: bytes, rows: slice) -> tuple[bytes, int] | None:
     return b"".join((SIGNATURE, *parts)), first
 
 
+def is_whole(encoded: bytes) -> bool:
+    """Whether every chunk of a PNG that decoding needs is there, with the right checksum."""
+    view, position, kind = memoryview(encoded), len(SIGNATURE), b""
+    while kind != b"IEND" and position + 12 <= len(view):
+        length, kind = struct.unpack_from(">I4s", view, position)
+        end = position + 8 + length
+        if end + 4 > len(view):
+            return False
+        critical = kind[:1].isupper()  # PNG's rule: the others may be skipped
+        if critical and inflating.crc32(view[position + 4 : end]) != int.from_bytes(
+            view[end : end + 4], "big"
+        ):
+            return False
+        position = end + 4
+    return kind == b"IEND"
+
+
 def _chunks(encoded: bytes) -> tuple[bytes, bytes] | None:
     """Return the content of IHDR and of all IDAT; None if a chunk is cut or its checksum wrong."""
     view, position, header, data = memoryview(encoded), len(SIGNATURE), b"", []

@@ -1,7 +1,11 @@
 """Image and label files of every kind that people have, and the broken ones."""
 
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +15,7 @@ from PIL import Image, ImageFile
 from data_iter import DataError
 from data_iter.image_files import exif_orientation, read_image, read_label, read_size
 
+ROOT = Path(__file__).resolve().parents[1]
 HW = (37, 53)
 CLASSES = np.random.default_rng(1).integers(0, 12, HW, np.uint8)
 RGB = np.random.default_rng(2).integers(0, 256, (*HW, 3), np.uint8)
@@ -111,6 +116,57 @@ def png(header):
 def test_images_may_be_large(tmp_path):
     (tmp_path / "large.png").write_bytes(png(struct.pack(">II5B", 20000, 20000, 8, 3, 0, 0, 0)))
     assert read_size(tmp_path / "large.png") == (20000, 20000)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_a_flipped_bit_of_a_palette_label_is_named(tmp_path, bits):
+    """Pillow alone would return other classes: flips in the compressed pixels, one at a time."""
+    palette = Image.fromarray(CLASSES & (2**bits - 1), "P")
+    palette.putpalette(list(range(256)))
+    palette.save(tmp_path / "x.png", bits=bits)
+    content = (tmp_path / "x.png").read_bytes()
+    begin = content.index(b"IDAT") + 4
+    for place in range(begin, len(content) - 12, 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "x.png").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"x\.png"):
+            read_label(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("read", [read_image, read_label, read_size, exif_orientation])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "NUL"])
+def test_only_files_are_opened(tmp_path, read, kind):
+    file = {"device": Path("/dev/zero"), "NUL": tmp_path / "a\0b"}.get(kind, tmp_path / "x.png")
+    if kind == "pipe":
+        os.mkfifo(file)
+    if kind == "folder":
+        file.mkdir()
+    with pytest.raises(DataError, match=r"expected a file, found|null"):
+        read(file)
+
+
+def test_an_image_that_claims_more_pixels_than_the_limit_is_refused_by_its_header(tmp_path):
+    """10 GB of zeros in 10 MB: inflating them first would end the process."""
+    packer = zlib.compressobj(9)
+    block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">II5B", 60000, 60000, 8, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", block + again * 650), (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        content += struct.pack(">I", len(data)) + kind + data + checksum
+    (tmp_path / "bomb.png").write_bytes(content)
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30));"
+        "from pathlib import Path; from data_iter.image_files import *\n"
+        "try: (read_image, read_label, read_size)[int(sys.argv[2])](Path(sys.argv[1]))\n"
+        "except DataError as error: print(error)"
+    )
+    for reader in "012":
+        command = [sys.executable, "-c", code, str(tmp_path / "bomb.png"), reader]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert "bomb.png: more than 1073741824 pixels" in said.stdout, said.stderr
 
 
 @pytest.mark.parametrize("header", [struct.pack(">II5B", 60000, 60000, 8, 3, 0, 0, 0), b"short"])
