@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +16,13 @@ import pytest
 from tiny_run import make_run, noise
 
 from tools import export_onnx, predict, quantize
+from tools.inference import precision
 from tools.inference.run import load_segmenter, read_run
 from train.errors import RunError
 from train.network import INFERENCE_SYMBOL, initial_params
 from train.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +42,29 @@ def made(tmp_path_factory):
     return run.path, folder / "data"
 
 
-@pytest.mark.parametrize(("precision", "agree"), [("int8", 0.9), ("bf16", 0.95)])
-def test_a_quantised_folder_predicts_nearly_the_same(made, precision, agree, tmp_path, capsys):
+def has_bf16():
+    """Whether MXNet should compute in bf16 here, by the processor's own list."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    limit = os.environ.get("DNNL_MAX_CPU_ISA", "AVX512").upper()
+    return {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= {*flags} and "AVX512" in limit
+
+
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="bf16 in MXNet needs AVX-512")
+
+
+@pytest.mark.parametrize(
+    ("kind", "agree"), [("int8", 0.9), pytest.param("bf16", 0.95, marks=needs_bf16)]
+)
+def test_a_quantised_folder_predicts_nearly_the_same(made, kind, agree, tmp_path, capsys):
     run, data = made
     out = tmp_path / "out"
-    options = ["--precision", precision, "--data-root", data, "--max-loss", 30]
+    options = ["--precision", kind, "--data-root", data, "--max-loss", 30]
     arguments = ["--model", run, "--out", out, *options]
     assert quantize.main([str(a) for a in arguments]) == 0
     printed = capsys.readouterr().out
     assert "mIoU before 100.00 %" in printed and "mIoU after" in printed
     operators = (out / INFERENCE_SYMBOL).read_text()
-    assert ("quantized" if precision == "int8" else "amp_cast") in operators
+    assert ("quantized" if kind == "int8" else "amp_cast") in operators
     segmenter = load_segmenter(out)[0]
     for hw in ((72, 96), (37, 53)):
         image = noise(*hw, seed=5)
@@ -58,6 +77,41 @@ def test_a_quantised_folder_predicts_nearly_the_same(made, precision, agree, tmp
     arguments = ["--model", out, "--out", tmp_path / "m.onnx"]
     assert export_onnx.main([str(a) for a in arguments]) == 2
     assert "run in MXNet only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [None, "AVX2"])
+def test_bf16_without_avx512_is_refused_in_one_sentence(made, limit, tmp_path):
+    """oneDNN's own limit makes every processor one without AVX-512."""
+    if limit is None and has_bf16():
+        pytest.skip("this processor has bf16")
+    folder = tmp_path / "bf16"
+    run = quantize.folded(read_run(made[0]))
+    quantize.write_run(folder, quantize.to_bf16(run), 3)
+    environment = dict(os.environ, **({"DNNL_MAX_CPU_ISA": limit} if limit else {}))
+    image = made[1] / "images/val/0.png"
+    for call in (
+        ["quantize.py", "--model", made[0], "--precision", "bf16", "--out", tmp_path / "out"],
+        ["predict.py", image, "--model", folder, "--out", tmp_path / "out"],
+    ):
+        done = subprocess.run(
+            [sys.executable, ROOT / "tools" / call[0], *call[1:]],
+            env=environment, capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        (line,) = [line for line in done.stderr.splitlines() if "mkldnn" not in line]
+        assert "bf16 in MXNet needs AVX-512 (avx512f avx512bw avx512dq avx512vl)" in line
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [({"sse4_2", "avx2", "avx512f"}, "lacks avx512bw avx512dq avx512vl"), (set(), "does not use")],
+)
+def test_both_processor_and_library_are_asked(flags, why, monkeypatch):
+    monkeypatch.setattr(precision.machine, "instructions", lambda: flags)
+    monkeypatch.setattr(precision, "_computes", lambda: False)
+    with pytest.raises(RunError, match=why):
+        precision.require_bf16()
 
 
 def test_a_projections_negative_values_count(made):
@@ -94,11 +148,15 @@ def test_the_epoch_that_was_asked_for_is_the_one_written(tmp_path):
     run = make_run(tmp_path / "run", epoch=3)
     other = make_run(tmp_path / "other", epoch=2, seed=1)
     run.params_file(2).write_bytes(other.params_file(2).read_bytes())
-    out = tmp_path / "out"
-    options = ["--model", run.path, "--epoch", 2, "--precision", "bf16", "--out", out]
+    out, images = tmp_path / "out", tmp_path / "images"
+    images.mkdir()
+    cv2.imwrite(str(images / "one.png"), noise(64, 64)[:, :, ::-1])
+    options = ["--model", run.path, "--epoch", 2, "--images", images, "--out", out]
     assert quantize.main([str(a) for a in options]) == 0
     assert RunDir(out).epochs() == [2]
-    expected = quantize.folded(read_run(other.path)).arg_params
+    expected = quantize.to_int8(
+        quantize.folded(read_run(other.path)), [noise(64, 64)], ()
+    ).arg_params
     made = RunDir(out).load_params()[0]
     assert all(np.array_equal(made[n].asnumpy(), expected[n].asnumpy()) for n in expected)
 
@@ -125,12 +183,13 @@ def test_what_cannot_be_quantised(made, tmp_path, capsys):
     text = (RunDir(made[0]).path / "config.cfg").read_text()
     shutil.copytree(made[0], unvalidated)
     (unvalidated / "config.cfg").write_text(re.sub("val_split = val", "val_split =", text))
+    bf16 = (["--data-root", made[1], "--max-loss", "-1", "--precision", "bf16"], "loses more than")
     for options, message in (
         (["--images", tmp_path / "empty"], "no images"),
         ([], "needs --images or --data-root"),
         (["--data-root", tmp_path / "gone"], "gone"),
         (["--data-root", made[1], "--max-loss", "-1"], "loses more than"),
-        (["--data-root", made[1], "--max-loss", "-1", "--precision", "bf16"], "loses more than"),
+        *([bf16] if has_bf16() else []),
         (["--model", unvalidated, "--data-root", made[1]], "no validation split"),
     ):
         arguments = ["--model", made[0], "--out", tmp_path / "out", *options]

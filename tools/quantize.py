@@ -7,8 +7,8 @@ r"""Make a faster run folder: 8-bit integers (int8) or 16-bit floats (bf16), for
 int8 learns the range of every layer's output from real images (calibration): those of --images, or
 of the training split of --data-root. With --data-root the mIoU on its validation split is measured
 before and after; groups of layers then stay in float, the head first, until no more than --max-loss
-is lost. bf16 is refused where it loses more. predict.py and export_submission.py take the new
-folder like any other.
+is lost. bf16 is refused where it loses more; it needs a processor with AVX-512, here and where the
+folder is used. predict.py and export_submission.py take the new folder like any other.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
+from tools.inference.precision import require_bf16
 from tools.inference.run import EMBEDDED, RunParts, find_images, read_run
 from train.checkpoint import save_arrays
 from train.errors import RunError
@@ -221,6 +222,8 @@ def main(argv=None) -> int:
 
     if args.out.exists():
         raise RunError(f"{args.out}: exists already; name another --out")
+    if args.precision == "bf16":
+        require_bf16()
     run = folded(read_run(args.model, args.epoch))
     split = run.config.data.val_split
     if args.data_root and not split:

@@ -193,15 +193,15 @@ def compute_threads() -> int:
 
 def processor() -> str:
     """Return the processor's name and which of `INSTRUCTIONS` it has."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    present = set(flags[1].split()) if flags else set()
+    present = instructions()
     has = " ".join(name for name in INSTRUCTIONS if name in present)
-    return f"{model[1] if model else platform.machine()} ({has or 'no wide instructions known'})"
+    model = _cpuinfo("model name") or platform.machine()
+    return f"{model} ({has or 'no wide instructions known'})"
+
+
+def instructions() -> set[str]:
+    """Return the names of the processor's instruction sets; empty where nothing says them."""
+    return set(_cpuinfo("flags").split())
 
 
 def commit() -> str:
@@ -222,6 +222,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _cpuinfo(field: str) -> str:
+    """Return a field of the first processor, empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    found = re.search(rf"^{field}\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _cgroup_folders(root: Path, membership: Path) -> list[Path]:

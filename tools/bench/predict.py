@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.inference.run import RunParts
 from tools.bench.measuring import in_turn, peak_memory, row
+from tools.inference.precision import require_bf16
+from tools.inference.run import RunParts
+from train.errors import RunError
 from train.machine import PROJECT
 
 CONFIG = PROJECT / "configs" / "release.cfg"
@@ -44,17 +46,31 @@ def rows(args: Namespace) -> list[dict[str, Any]]:
     """
     runs = getattr(args, "runs", RUNS)
     sizes = getattr(args, "sizes", SIZES)
+    cases = _possible_cases()
     with tempfile.TemporaryDirectory() as folder:
         config = getattr(args, "config", CONFIG)
         _Worker("prepare", folder, str(config)).wait_ready()
-        return [row for hw in sizes for row in _size(Path(folder), hw, runs)]
+        return [row for hw in sizes for row in _size(Path(folder), cases, hw, runs)]
 
 
-def _size(folder: Path, hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
+def _possible_cases() -> list[tuple[str, str, str, str | None]]:
+    """Leave out, with a word, what this processor cannot compute."""
+    cases = []
+    for case in CASES:
+        try:
+            if case[1] == "bf16":
+                require_bf16(case[0])
+            cases.append(case)
+        except RunError as error:
+            print(f"left out: {case[0]} {case[1]} ({error})", file=sys.stderr)
+    return cases
+
+
+def _size(folder: Path, cases: list[tuple], hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
     shape = f"{hw[0]}" if hw[0] == hw[1] else f"{hw[0]}x{hw[1]}"
     workers = {
         f"{backend}_{precision}": _Worker("case", str(folder / run), backend, precision, *hw)
-        for backend, precision, run, _ in CASES
+        for backend, precision, run, _ in cases
     }
     try:
         for worker in workers.values():
@@ -66,7 +82,7 @@ def _size(folder: Path, hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
     finally:
         for worker in workers.values():
             worker.stop()
-    compared = {f"{backend}_{precision}": other for backend, precision, _, other in CASES}
+    compared = {f"{backend}_{precision}": other for backend, precision, _, other in cases}
     found = []
     for name, other in (*compared.items(), ("files", "mxnet_fp32")):
         label = "mxnet_fp32_files_to_labels" if name == "files" else name

@@ -22,6 +22,7 @@ from configs.schema import Config
 from data_iter.datasets import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
+from tools.inference.precision import is_bf16, require_bf16
 from train.errors import RunError
 from train.atomic import atomic_write
 from train.machine import PROJECT
@@ -105,7 +106,8 @@ def load_segmenter(
     Raises
     ------
     RunError
-        The folder is no run folder, has no such parameters, or they do not fit its network.
+        The folder is no run folder, has no such parameters, or they do not fit its network; or it
+        computes in bf16, which this processor cannot.
     ConfigError
         The backend is not installed.
     """
@@ -116,6 +118,8 @@ def load_segmenter(
         from tools.inference.backends import run_on
 
         return run_on(backend, run), run.dataset
+    if run.ready and is_bf16(run.symbol):
+        require_bf16()
     params = (run.arg_params, run.aux_params)
     segmenter = Segmenter(run.symbol, *params, run.config.network, context or mx.cpu())
     return segmenter, run.dataset
