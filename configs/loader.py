@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 from .schema import SECTIONS, Config, check_together, check_value, parse
+from .text_files import read_text
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -85,17 +86,28 @@ def _chain(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
+    text = read_text(path)
     parser = configparser.ConfigParser(
         interpolation=None, default_section="", inline_comment_prefixes=("#",)
     )
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # keep the case of keys
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path}: {_syntax(error)}") from None
     return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def _syntax(error: configparser.Error) -> str:
+    """Say what is wrong on which line, without the line: a base may be any file."""
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: section [{error.section}] already exists"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: [{error.section}] {error.option} already exists"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: no section headers before it; is this a .cfg?"
+    lines = [number for number, _ in getattr(error, "errors", [])]
+    return f"line {lines[0] if lines else '?'}: expected key = value"
 
 
 def _value(source: str, section: str, name: str, text: str) -> object:

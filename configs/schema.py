@@ -15,9 +15,19 @@ from typing import Any
 from .errors import ConfigError
 
 
-def key(default: Any, doc: str, *, choices: tuple = (), at_least: float | None = None) -> Any:
-    """Declare one key: default, one-line meaning, and the values that it accepts."""
-    metadata = {"doc": doc, "choices": choices, "at_least": at_least}
+def key(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple = (),
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+) -> Any:
+    """Declare one key: default, one-line meaning, and the values that it accepts.
+
+    ``at_most`` only keeps out what no machine can hold, so that a slip gets a sentence.
+    """
+    metadata = {"doc": doc, "choices": choices, "at_least": at_least, "at_most": at_most}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -33,7 +43,9 @@ class Network:
     """The graph: encoder (section 3.2), head and decoder (section 3.1)."""
 
     depth: int = key(101, "layers of the ResNet", choices=(26, 38, 50, 101, 152))
-    width: float = key(1.0, "multiplies every channel count of the backbone", at_least=0.01)
+    width: float = key(
+        1.0, "multiplies every channel count of the backbone", at_least=0.01, at_most=16
+    )
     stem: str = key(
         "7x7", "first layers; 3x3 = three of them, section 4.1.4", choices=("7x7", "3x3")
     )
@@ -80,13 +92,15 @@ class Data:
         (800, 800), "grid: height,width of a region, pixels", at_least=1
     )
     patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
-    crop_hw: tuple[int, ...] = key((544, 544), "height,width of a training crop", at_least=1)
+    crop_hw: tuple[int, ...] = key(
+        (544, 544), "height,width of a training crop", at_least=1, at_most=32768
+    )
     scales: tuple[float, ...] = key(
         (0.5, 0.75, 1.0, 1.25, 1.5), "random resize factors of the release", at_least=0.01
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
-    queue: int = key(4, "batches prepared ahead at most", at_least=1)
-    threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0)
+    queue: int = key(4, "batches prepared ahead at most", at_least=1, at_most=1024)
+    threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0, at_most=1024)
     cache_mb: int = key(0, "keep decoded frames in memory up to so many MB; 0: none", at_least=0)
     on_bad_sample: str = key(
         "stop", "an unusable file ends the run, or is logged and left out", choices=("stop", "skip")
@@ -109,8 +123,8 @@ class Solver:
     clip_gradient: float = key(
         5.0, "bound on each gradient element; 0: none (release: 5)", at_least=0
     )
-    batch_size: int = key(12, "crops per iteration over all devices", at_least=1)
-    epochs: int = key(20, "visits of every patch", at_least=1)
+    batch_size: int = key(12, "crops per iteration over all devices", at_least=1, at_most=65536)
+    epochs: int = key(20, "visits of every patch", at_least=1, at_most=10**6)
     learn_bn_epochs: int = key(
         0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0
     )
@@ -152,7 +166,7 @@ class Crf:
     sigma_gamma: float = key(1.0, "pixels: reach of the kernel of place alone", at_least=0.01)
     w1: float = key(3.0, "weight of the kernel of place and colour", at_least=0)
     w2: float = key(3.0, "weight of the kernel of place alone", at_least=0)
-    iterations: int = key(10, "mean-field steps (DeepLab: 10)", at_least=1)
+    iterations: int = key(10, "mean-field steps (DeepLab: 10)", at_least=1, at_most=10**6)
 
 
 @dataclass(frozen=True)
@@ -200,13 +214,16 @@ def parse(annotation: str, text: str) -> Any:
 
 def check_value(field: dataclasses.Field, value: Any) -> None:
     """Hold one value against its key's bounds; ``ValueError`` says what was expected."""
-    choices, at_least = field.metadata["choices"], field.metadata["at_least"]
+    choices = field.metadata["choices"]
+    low, high = field.metadata["at_least"], field.metadata["at_most"]
     if choices and value not in choices:
         raise ValueError(f"one of {', '.join(map(str, choices))}")
-    if at_least is not None:
+    if not isinstance(value, str):
         values = value if isinstance(value, tuple) else (value,)
-        if not all(v >= at_least for v in values):
-            raise ValueError(f"at least {at_least}")
+        if not all(v >= low for v in values if not isinstance(v, str)):
+            raise ValueError(f"at least {low}")
+        if not all(v <= high for v in values if not isinstance(v, str)):
+            raise ValueError(f"at most {high}")
     sides = {"_hw": 2, "rgb": 3}.get(field.name[-3:])
     if sides and len(value) != sides:
         raise ValueError(f"{sides} numbers separated by commas")

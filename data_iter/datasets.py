@@ -61,6 +61,8 @@ def find_samples(
     DataError
         Where the folder, the split, an image's label or every image is missing.
     """
+    if layout not in LAYOUTS:
+        raise DataError(f"layout '{layout}': expected one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise DataError(f"{root}: no such data folder. {home}".strip())
     samples = []

@@ -120,3 +120,20 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
 def test_a_wrong_table_names_file_and_field(table, old, new, message):
     with pytest.raises(ConfigError, match=f"yard.yaml: .*{message}"):
         load_dataset(table(old, new))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: 2001-99-99", "month must be in 1..12"),
+        ("[" * 100_000, "nested deeper than 20"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nname: *b", "line 2: aliases"),
+        ("name: {x: " * 30 + "}" * 30, "nested deeper|not a YAML"),
+        ("name: a\0b", "line 1: .*NUL"),
+    ],
+)
+def test_a_hostile_table_gets_a_sentence_at_once(tmp_path, content, message):
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=rf"x\.yaml: .*({message})") as caught:
+        load_dataset(tmp_path / "x.yaml")
+    assert len(str(caught.value)) < 500

@@ -1,5 +1,6 @@
 """Configuration files: values of the paper, inheritance, and a sentence for each mistake."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,9 @@ def test_base_then_child_then_overrides(tmp_path):
         ("lr = 1\n", ["no section headers"]),
         ("[experiment]\nbase = nowhere.cfg\n", ["nowhere.cfg", "no such"]),
         ("[experiment]\nbase = x.cfg\n", ["leads back"]),
+        ("[experiment]\nbase = a\0b\n", ["line 2", "NUL"]),
+        ("[data]\ncrop_hw = 100000000,100000000\n", ["crop_hw", "at most 32768"]),
+        ("[solver]\nbatch_size = 10000000000\n", ["batch_size", "at most 65536"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path, text, parts):
@@ -83,3 +87,30 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path, text, parts):
 def test_a_bad_override_is_refused(override):
     with pytest.raises(ConfigError, match="--set"):
         load_config(CONFIGS / "base.cfg", [override])
+
+
+@pytest.mark.parametrize("content", ["root:secret:1\n", "[x]\nsecret\n", "[x]\n[x]\nsecret = 1\n"])
+def test_a_base_that_is_another_file_is_not_quoted(tmp_path, content):
+    (tmp_path / "shadow").write_text(content)
+    (tmp_path / "x.cfg").write_text("[experiment]\nbase = shadow\n")
+    with pytest.raises(ConfigError, match=r"shadow: line \d") as caught:
+        load_config(tmp_path / "x.cfg")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "large", "latin"])
+def test_a_configuration_is_a_small_text_file(tmp_path, kind):
+    file = tmp_path / "x.cfg"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"#" * (1 << 21) if kind == "large" else b"[solver]  # \xe4")
+    with pytest.raises(ConfigError, match=r"x\.cfg: (cannot be read|2097152 bytes|not UTF-8)"):
+        load_config(file)
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    (tmp_path / "x.cfg").write_bytes(b"\xef\xbb\xbf[solver]\r\nlr = 3\r\n")
+    assert load_config(tmp_path / "x.cfg").solver.lr == 3

@@ -7,12 +7,14 @@ import difflib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 import yaml
 
 from ..errors import ConfigError
+from ..text_files import read_yaml
 
 FOLDER = Path(__file__).resolve().parent
 LABEL_KINDS = ("label_id", "train_id")
@@ -158,12 +160,7 @@ def load_dataset(name_or_path: str | Path) -> DatasetSpec:
                 f"or the path of a .yaml file{hint}"
             )
         path = FOLDER / f"{name_or_path}.yaml"
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    document = read_yaml(path)
     try:
         spec = _table(document)
         _check(spec)
@@ -183,7 +180,9 @@ def _table(document: Any) -> DatasetSpec:
                 raise ConfigError(f"{where}{name}: expected 0..255, found {value}")
         color = row["color"]
         if len(color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in color):
-            raise ConfigError(f"{where}color: expected [red, green, blue] of 0..255, found {color}")
+            raise ConfigError(
+                f"{where}color: expected [red, green, blue] of 0..255, found {short(color)}"
+            )
         rows.append(ClassSpec(**row | {"color": tuple(color)}))
     return DatasetSpec(**fields | {"classes": tuple(rows)})
 
@@ -198,14 +197,16 @@ def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
     """Hold a YAML mapping against the fields of a dataclass."""
     types = _types(cls)
     if not isinstance(found, dict):
-        raise ConfigError(f"{where}expected the fields {', '.join(types)}, found {found!r}")
+        raise ConfigError(f"{where}expected the fields {', '.join(types)}, found {short(found)}")
     for name, value in found.items():
         if name not in types:
             nearest = difflib.get_close_matches(str(name), types, n=1, cutoff=0.5)
             hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
             raise ConfigError(f"{where}unknown field '{name}'{hint}")
         if type(value) is not types[name]:
-            raise ConfigError(f"{where}{name}: expected {types[name].__name__}, found {value!r}")
+            raise ConfigError(
+                f"{where}{name}: expected {types[name].__name__}, found {short(value)}"
+            )
     for field in dataclasses.fields(cls):
         if field.name not in found and field.default is dataclasses.MISSING:
             raise ConfigError(f"{where}field '{field.name}' is missing")
