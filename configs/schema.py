@@ -92,6 +92,9 @@ class Data:
         (800, 800), "grid: height,width of a region, pixels", at_least=1
     )
     patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
+    patch_jitter: int = key(
+        80, "7fold: pixels of the image that a crop's centre may move either way", at_least=0
+    )
     crop_hw: tuple[int, ...] = key(
         (544, 544), "height,width of a training crop", at_least=1, at_most=32768
     )

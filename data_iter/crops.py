@@ -14,7 +14,7 @@ import numpy as np
 from .errors import DataError
 from .frames import Frames
 from .labels import to_train_ids
-from .patches import Patch, plan
+from .patches import Centre, Patch, plan
 from .transforms import draw_crop, find_window, resize_window
 
 log = logging.getLogger("data_iter")
@@ -34,7 +34,7 @@ class CropReader:
         Label of padding.
     mean_rgb : sequence of float
         Subtracted from the image; padding is the mean, 0 after the subtraction.
-    patches, patch_hw, patch_stride
+    patches, patch_hw, patch_stride, patch_jitter
         Which regions an epoch visits: :func:`data_iter.patches.plan`.
     crop_hw, scales, mirror, seed
         How a crop is drawn: :func:`data_iter.transforms.draw_crop`.
@@ -56,6 +56,7 @@ class CropReader:
         patches: str,
         patch_hw: tuple[int, int],
         patch_stride: int,
+        patch_jitter: int,
         scales: Sequence[float],
         mirror: bool,
         seed: int,
@@ -76,11 +77,11 @@ class CropReader:
         self._lock = threading.Lock()
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
             sizes = list(pool.map(self._size, range(len(frames))))
-        self._visits: list[tuple[int, tuple[int, int], Patch]] = [
+        self._visits: list[tuple[int, tuple[int, int], Patch | Centre]] = [
             (number, hw, patch)
             for number, hw in enumerate(sizes)
             if hw is not None
-            for patch in plan(patches, hw, crop_hw, patch_hw, patch_stride)
+            for patch in plan(patches, hw, patch_hw, patch_stride, patch_jitter)
         ]
 
     def __len__(self) -> int:
@@ -117,7 +118,7 @@ class CropReader:
         random: np.random.Generator,
         frame: int,
         hw: tuple[int, int],
-        patch: Patch,
+        patch: Patch | Centre,
         image_out: np.ndarray,
     ) -> np.ndarray:
         crop = draw_crop(random, patch, self.crop_hw, self._scales, self._mirror)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .patches import Patch
+from .patches import Centre, Patch
 
 
 class Crop(NamedTuple):
@@ -39,21 +39,17 @@ class Window(NamedTuple):
 
 def draw_crop(
     random: np.random.Generator,
-    patch: Patch,
+    patch: Patch | Centre,
     crop_hw: tuple[int, int],
     scales: Sequence[float],
     mirror: bool,
 ) -> Crop:
-    """Draw a scale, a crop inside the resized patch, and a mirroring with probability 1/2.
-
-    Where the resized patch is smaller than the crop, the crop is placed at random around it.
-    """
+    """Draw a scale, a place that the patch allows at it, and a mirroring with probability 1/2."""
     scale = scales[random.integers(len(scales))]
-    corner = []
-    for start, side, crop in zip(patch[:2], patch[2:], crop_hw):
-        first, last = round(start * scale), round((start + side) * scale) - crop
-        corner.append(int(random.integers(min(first, last), max(first, last) + 1)))
-    return Crop(scale, corner[0], corner[1], bool(mirror and random.random() < 0.5))
+    top, left = (
+        int(random.integers(first, last + 1)) for first, last in patch.corners(scale, crop_hw)
+    )
+    return Crop(scale, top, left, bool(mirror and random.random() < 0.5))
 
 
 def find_window(

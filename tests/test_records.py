@@ -85,6 +85,7 @@ def batches(frames, threads=2):
         patches="grid",
         patch_hw=(200, 240),
         patch_stride=90,
+        patch_jitter=80,
         scales=(0.5, 0.75, 1.0, 1.25, 1.5, 0.613),
         mirror=True,
         seed=5,

@@ -38,7 +38,8 @@ def root(tmp_path):
 def crops(root, **options):
     options = {
         "label_lut": LUT, "ignore_id": 255, "mean_rgb": (0, 0, 0), "crop_hw": (48, 56),
-        "patches": "image", "patch_hw": (800, 800), "patch_stride": 100, "scales": (1.0,),
+        "patches": "image", "patch_hw": (800, 800), "patch_stride": 100,
+        "patch_jitter": 80, "scales": (1.0,),
         "mirror": True, "seed": 7,
     } | options  # fmt: skip
     return CropReader(open_frames("folders", root, "train"), **options)

@@ -32,6 +32,7 @@ def open_batches(
         patches=data.patches,
         patch_hw=data.patch_hw,
         patch_stride=data.patch_stride,
+        patch_jitter=data.patch_jitter,
         scales=data.scales,
         mirror=data.mirror,
         seed=config.experiment.seed,
