@@ -118,9 +118,14 @@ class Solver:
     """SGD as in section 4.1.1."""
 
     lr: float = key(2.5e-4, "initial learning rate", at_least=0)
-    power: float = key(
-        0.9, "of the poly schedule lr * (1 - iteration / iterations) ** power", at_least=0
+    schedule: str = key(
+        "poly",
+        "lr over the run: poly (paper), step (release's training), cosine to 0",
+        choices=("poly", "step", "cosine"),
     )
+    power: float = key(0.9, "poly: lr * (1 - iteration / iterations) ** power", at_least=0)
+    step_epochs: int = key(5, "step: epochs between two reductions of lr", at_least=1)
+    step_factor: float = key(0.5, "step: what lr is multiplied by", at_least=0)
     momentum: float = key(0.9, "of SGD", at_least=0)
     weight_decay: float = key(5e-4, "L2, on weights and BN gammas, not on biases", at_least=0)
     clip_gradient: float = key(
@@ -131,17 +136,21 @@ class Solver:
     learn_bn_epochs: int = key(
         0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0
     )
+    fixed_bn: str = key(
+        "statistics",
+        "what is fixed of BN in the other epochs: its statistics (release), or all four arrays",
+        choices=("statistics", "all"),
+    )
     normalization: str = key(
         "valid",
-        "gradient is the mean over each device's valid pixels, or over all pixels (fixed)",
-        choices=("valid", "fixed"),
+        "gradient: mean of the devices' means over valid pixels; over all pixels (fixed); "
+        "or the sum of those means over batch_size (release)",
+        choices=("valid", "fixed", "release"),
     )
     class_weights: tuple[float, ...] = key(
         (), "factor of each train id's loss, in their order; empty: all alike (paper)", at_least=0
     )
-    init_magnitude: float = key(
-        2.34, "of Xavier(gaussian, in) for new layers (release)", at_least=0
-    )
+    init_magnitude: float = key(2.34, "of Xavier(uniform, in) for new layers (release)", at_least=0)
     init_from: str = key("", "run folder or .params whose parameters start this run")
     freeze: tuple[str, ...] = key(
         (), "patterns of parameters to leave as they are: conv1_*,conv2_*"

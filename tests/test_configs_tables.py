@@ -125,6 +125,22 @@ def launch_command(name):
     return f"{command} --set solver.init_from=WEIGHTS"
 
 
+def test_release_and_its_training_are_two_configs():
+    """As in the release's network and in its train_cityscapes.cfg."""
+    network, training = (
+        load_config(CONFIGS / f"{name}.cfg") for name in ("release", "release_training")
+    )
+    assert network.network == training.network
+    assert (network.network.dilation, network.network.stem) == ("release", "3x3")
+    data, solver = training.data, training.solver
+    assert (data.patches, data.crop_hw, data.patch_jitter) == ("7fold", (800, 800), 120)
+    assert data.scales == (0.5, 0.75, 1, 1.25, 1.5) and data.mirror
+    rule = (solver.lr, solver.schedule, solver.step_epochs, solver.step_factor)
+    assert rule == (1e-4, "step", 5, 0.5)
+    assert (solver.weight_decay, solver.momentum, solver.clip_gradient) == (5e-5, 0.9, 5)
+    assert (solver.batch_size, solver.normalization, solver.epochs) == (1, "release", 50 - 20)
+
+
 def nodes_without_widths(symbol):
     """Operators, names, connections and attributes of a graph, but for channel counts."""
     nodes = json.loads(symbol.tojson())["nodes"]
@@ -156,6 +172,8 @@ def test_config_says_what_the_paper_says(name):
         row.patches, (row.crop, row.crop), row.split
     )  # fmt: skip
     assert (solver.batch_size, (solver.learn_bn_epochs, solver.epochs)) == (row.batch, row.epochs)
+    assert solver.fixed_bn == ("all" if row.depth == 152 else "statistics")
+    assert (solver.schedule, data.patch_jitter) == ("poly", 80)
     assert (solver.lr, solver.power, solver.momentum, solver.weight_decay) == (
         2.5e-4, 0.9, 0.9, 5e-4
     )  # fmt: skip

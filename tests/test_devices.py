@@ -23,8 +23,8 @@ def root(tmp_path_factory):
     return training.write_frames(tmp_path_factory.mktemp("frames"))
 
 
-def trained(root, devices, *settings):
-    """Parameters after five steps with frozen BN on the same global batches."""
+def trained(root, devices, *settings, state=None, steps=STEPS):
+    """Parameters after some steps with frozen BN on the same global batches."""
     overrides = ["solver.learn_bn_epochs=0", "solver.init_magnitude=0.7", *settings]
     config = load_config(root / "tiny.cfg", overrides)
     dataset = load_dataset(config.data.dataset)
@@ -36,12 +36,14 @@ def trained(root, devices, *settings):
         batches.provide_label,
         config.solver,
         initial_params(config, dataset),
-        {},
+        state or {},
         Workers("dist_sync"),
         STEPS,
+        1,
         0,
+        learns_bn=False,
     )
-    for iteration in range(STEPS):
+    for iteration in range(steps):
         module.step(batches.next(), iteration)
     batches.close()
     return {name: value.asnumpy() for name, value in module.params()[0].items()}
@@ -72,6 +74,55 @@ def test_they_agree_with_valid_normalisation_where_the_valid_pixels_are_as_many(
     assert distance(one, four) < 1e-5
     # The control, and a fact worth knowing: each device takes the mean over its own valid pixels.
     assert distance(trained(root, 1, UNEQUAL), trained(root, 2, UNEQUAL)) > 1e-4
+
+
+def slice_gradient(config, dataset, params, batch, part):
+    """Gradient of the mean loss over the valid pixels of some crops of a batch, by itself."""
+    executor = build_symbol(config, dataset).bind(
+        mx.cpu(),
+        {
+            "data": batch.data[0][part],
+            "seg_loss_label": batch.label[0][part],
+            **{name: value.copy() for name, value in params[0].items()},
+        },
+        args_grad={name: mx.nd.zeros_like(value) for name, value in params[0].items()},
+        aux_states={name: value.copy() for name, value in params[1].items()},
+    )
+    executor.forward(is_train=True)
+    executor.backward()
+    return {name: executor.grad_dict[name].asnumpy() for name in params[0]}
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("normalization", ["release", "valid"])
+def test_a_step_is_the_formula_of_its_normalisation(root, devices, normalization):
+    """valid: lr times the mean of the devices' means; release: their sum over the crops."""
+    settings = ("solver.weight_decay=0", "solver.clip_gradient=0", "solver.lr=0.5", UNEQUAL)
+    overrides = ["solver.init_magnitude=0.7", f"solver.normalization={normalization}", *settings]
+    config = load_config(root / "tiny.cfg", overrides)
+    dataset = load_dataset(config.data.dataset)
+    params = initial_params(config, dataset)
+    batches = open_batches(config, dataset, root)
+    batch = batches.next()
+    batches.close()
+    share = config.solver.batch_size // devices
+    parts = [slice(n * share, (n + 1) * share) for n in range(devices)]
+    gradients = [slice_gradient(config, dataset, params, batch, part) for part in parts]
+    divisor = {"valid": devices, "release": 4}[normalization]
+    trained_params = trained(root, devices, *overrides, steps=1)
+    for name, start in params[0].items():
+        expected = start.asnumpy() - 0.5 / divisor * sum(g[name] for g in gradients)
+        np.testing.assert_allclose(trained_params[name], expected, atol=2e-6, err_msg=name)
+
+
+def test_momentum_of_fixed_gammas_and_betas_moves_nothing(root):
+    config = load_config(root / "tiny.cfg", ["solver.init_magnitude=0.7"])
+    start = initial_params(config, load_dataset(config.data.dataset))[0]
+    state = {f"momentum:{name}": mx.nd.ones_like(value) for name, value in start.items()}
+    found = trained(root, 2, "solver.fixed_bn=all", state=state, steps=1)
+    for name, value in start.items():
+        fixed = name.endswith(("/bn_gamma", "/bn_beta"))
+        assert np.array_equal(found[name], value.asnumpy()) == fixed, name
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(root, tmp_path):

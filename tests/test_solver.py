@@ -15,7 +15,9 @@ import training
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
+from configs.schema import Solver
 from train.network import initial_params
+from train.schedule import learning_rate, server_scheduler
 
 LAST = "model-0003.params"
 
@@ -85,6 +87,64 @@ def test_statistics_are_learned_two_epochs_and_then_fixed(run):
     np.testing.assert_array_equal(epochs[1][name], epochs[2][name])
     weights = "arg:conv1_1_3x3_s2_weight"
     assert not np.array_equal(epochs[1][weights], epochs[2][weights])
+
+
+@pytest.fixture(scope="module")
+def literal(root):
+    """Section 4.1.3 to the letter, under a rate that steps down; BN is learned in two epochs."""
+    out = root / "literal"
+    ended = training.train(
+        root, out, solver__fixed_bn="all", solver__schedule="step", solver__step_epochs=1
+    )
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+def moved(run, kind, start, end):
+    """Which arrays of a kind differ between the checkpoints of two epochs."""
+    first, second = (training.arrays(run, f"model-{epoch:04d}.params") for epoch in (start, end))
+    return {not np.array_equal(first[n], second[n]) for n in first if n.endswith(kind)}
+
+
+@pytest.mark.parametrize("kind", ["_weight", "bn_gamma", "bn_beta", "bn_moving_mean"])
+def test_which_arrays_move_in_which_phase(literal, run, kind):
+    assert moved(literal, kind, 1, 2) == {True}
+    assert moved(literal, kind, 2, 3) == {kind == "_weight"}
+    assert moved(run, kind, 2, 3) == {kind != "bn_moving_mean"}  # only statistics are fixed
+
+
+def test_the_rate_steps_down_after_each_epoch(literal):
+    rates = {r["epoch"]: r["lr"] for r in training.log(literal) if "lr" in r}
+    assert rates == pytest.approx({1: 0.05, 2: 0.025, 3: 0.0125})
+
+
+def test_learning_rates_by_hand():
+    poly = Solver(lr=0.1, power=0.9)
+    rates = [learning_rate(poly, n, 10, 5) for n in (0, 5, 9)]
+    assert rates == pytest.approx([0.1, 0.1 * 0.5**0.9, 0.1 * 0.1**0.9])
+    step = Solver(lr=0.08, schedule="step", step_epochs=2, step_factor=0.5)
+    rates = [learning_rate(step, n, 18, 3) for n in range(18)]
+    assert rates == pytest.approx([0.08] * 6 + [0.04] * 6 + [0.02] * 6)
+    cosine = Solver(lr=0.2, schedule="cosine")
+    rates = [learning_rate(cosine, n, 12, 3) for n in (0, 3, 6, 12)]
+    assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0])
+    # Servers count updates from 1.
+    for solver, ahead in ((poly, 0), (step, 1), (cosine, 0)):
+        servers = server_scheduler(solver, 18, 3)
+        for n in range(17):
+            assert servers(n + ahead) == pytest.approx(learning_rate(solver, n, 18, 3))
+
+
+def test_new_layers_begin_as_the_release_s(root):
+    """Xavier(factor_type="in", magnitude=2.34) is uniform: within the bound and as wide as it."""
+    config = load_config(root / "tiny.cfg", ["network.width=0.5"])
+    params = initial_params(config, load_dataset(config.data.dataset))[0]
+    for name in ("conv5_1_3x3_weight", "conv4_2_1x1_increase_weight", "fc1_camvid_c1_weight"):
+        values = params[name].asnumpy()
+        bound = np.sqrt(2.34 / np.prod(values.shape[1:]))
+        assert 0.999 * bound < np.abs(values).max() <= bound
+        assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+        assert np.abs(values.mean()) < 0.02 * bound
 
 
 def test_class_weights_of_zero_leave_nothing_to_learn_in_any_epoch(root):

@@ -12,6 +12,7 @@ from configs.schema import Solver
 from .distributed.workers import Workers
 from .errors import RunError
 from .network import HEAD, Params
+from .schedule import learning_rate, server_scheduler
 
 log = logging.getLogger("train")
 
@@ -38,8 +39,10 @@ class TrainingModule:
         What :meth:`state` and :meth:`statistics` return; empty at the start of training.
     workers : Workers
         The other processes that train the same network.
-    iterations, done : int
-        Of the whole run, and before this start.
+    iterations, epoch_length, done : int
+        Of the whole run, of an epoch, and before this start.
+    learns_bn : bool
+        Whether the steps learn the BN statistics, as ``symbol`` does.
 
     Raises
     ------
@@ -58,27 +61,29 @@ class TrainingModule:
         state: Params,
         workers: Workers,
         iterations: int,
+        epoch_length: int,
         done: int,
+        learns_bn: bool,
     ):
         self._data, self._label = data, label
-        self._schedule = mx.lr_scheduler.PolyScheduler(iterations, solver.lr, solver.power)
+        self._solver, self._length = solver, (iterations, epoch_length)
         self._frozen = _matching(solver.freeze, params[0])
         self._contexts = contexts
         _multiply_rates(symbol, params[0], solver)
-        self._module = self._bound(symbol, params)
+        self._module = self._bound(symbol, params, learns_bn)
+        # The loss already is a mean on each device; the gradients of devices and synchronous
+        # workers are summed. The release divides that sum by the crops instead of the devices.
+        parts = solver.batch_size if solver.normalization == "release" else len(contexts)
         options = {
             "learning_rate": solver.lr,
             "momentum": solver.momentum,
             "wd": solver.weight_decay,
             "clip_gradient": solver.clip_gradient or None,
-            # The loss already is a mean on each device; the gradients of devices and synchronous
-            # workers are summed.
-            "rescale_grad": 1 / len(contexts) / (1 if workers.servers_update else workers.count),
+            "rescale_grad": 1 / parts / (1 if workers.servers_update else workers.count),
         }
         if workers.servers_update:  # they count every worker's update
-            options["lr_scheduler"] = mx.lr_scheduler.PolyScheduler(
-                iterations * workers.count, solver.lr, solver.power
-            )
+            lengths = (length * workers.count for length in self._length)
+            options["lr_scheduler"] = server_scheduler(solver, *lengths)
             options["begin_num_update"] = done * workers.count
         self._module.init_optimizer(
             workers.kvstore or ("device" if len(contexts) > 1 else None), "sgd", options
@@ -86,13 +91,18 @@ class TrainingModule:
         self._optimizer, self._updater = self._module._optimizer, self._module._updater
         self._set_state(state)
 
-    def _bound(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> mx.mod.Module:
+    def _bound(
+        self, symbol: mx.sym.Symbol, params: tuple[Params, Params], learns_bn: bool
+    ) -> mx.mod.Module:
+        frozen = set(self._frozen)
+        if self._solver.fixed_bn == "all" and not learns_bn:
+            frozen.update(name for name in params[0] if name.endswith(("/bn_gamma", "/bn_beta")))
         module = mx.mod.Module(
             symbol,
             ["data"],
             ["seg_loss_label"],
             context=self._contexts,
-            fixed_param_names=self._frozen,
+            fixed_param_names=sorted(frozen),
             logger=log,
         )
         module.bind(self._data, self._label)
@@ -100,10 +110,13 @@ class TrainingModule:
         self._devices = module._exec_group.execs
         return module
 
-    def rebind(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> None:
-        """Go on with another graph of the same parameters, and with the momentum."""
+    def fix_bn(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> None:
+        """Go on with the graph of fixed BN statistics, the same parameters, and the momentum.
+
+        That of a parameter which is frozen now stays, and moves nothing.
+        """
         mx.nd.waitall()
-        module = self._bound(symbol, params)
+        module = self._bound(symbol, params, learns_bn=False)
         module.borrow_optimizer(self._module)
         self._module = module
 
@@ -112,7 +125,7 @@ class TrainingModule:
 
         ``iteration`` counts from 0.
         """
-        self._optimizer.lr = self._schedule(iteration)
+        self._optimizer.lr = learning_rate(self._solver, iteration, *self._length)
         self._module.forward_backward(batch)
         self._module.update()
         return self._module.get_outputs()[0]

@@ -35,7 +35,8 @@ def build_symbol(
         classes=dataset.num_classes,
         head=dataset.name,
         learn_bn=learn_bn,
-        normalization=config.solver.normalization,
+        # The release's graph is that of valid; its scale is the optimiser's (train/module.py).
+        normalization="fixed" if config.solver.normalization == "fixed" else "valid",
         ignore_label=dataset.ignore_id,
         class_weights=config.solver.class_weights if weighted else (),
         **network,
@@ -103,9 +104,10 @@ def check_params(
 def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params]:
     """Parameters at the start of training, the same for the same seed.
 
-    Convolutions are drawn by Xavier's rule (gaussian, fan in; the release), normalisations begin as
-    identity; then every parameter that ``solver.init_from`` has under the same name and shape takes
-    its place. What was loaded and what was not is logged.
+    Convolutions are drawn by Xavier's rule (uniform, fan in; the release): evenly from -b to b with
+    b^2 = ``solver.init_magnitude`` / fan in. Normalisations begin as identity. Then every parameter
+    that ``solver.init_from`` has under the same name and shape takes its place. What was loaded and
+    what was not is logged.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
     symbol = build_symbol(config, dataset)
     shapes, attributes = param_shapes(symbol, config.network.downsample), symbol.attr_dict()
     mx.random.seed(config.experiment.seed)
-    xavier = mx.init.Xavier("gaussian", "in", config.solver.init_magnitude)
+    xavier = mx.init.Xavier("uniform", "in", config.solver.init_magnitude)
     params: tuple[Params, Params] = ({}, {})
     for group, found in zip(params, shapes):
         for name in sorted(found):

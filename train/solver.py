@@ -166,7 +166,9 @@ class Solver:
             state,
             self.workers,
             self.iterations,
+            len(self.batches),
             self._iteration,
+            self._learns_bn,
         )
         self._check_equal(params)
 
@@ -239,7 +241,7 @@ class Solver:
             progress.log_bytes = self.run.log_bytes
             checkpoint.update_newest(self.run.path, progress, self.config.solver.keep_checkpoints)
         if learnt_bn and not self._learns_bn:
-            self.module.rebind(self._symbol(), params)
+            self.module.fix_bn(self._symbol(), params)
         return not self.workers.agree(stop.reason is not None)
 
     def _validate(self, name: str, params: tuple[dict, dict], stop: StopWish) -> bool:
