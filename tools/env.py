@@ -14,6 +14,9 @@ from pathlib import Path
 if not __package__:  # run as a file: make the project importable, and only the project
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+# First, as in every command; train.runtime would stop where MXNet cannot load.
+from train.command import command  # isort: skip
+
 import argparse
 import json
 import os
@@ -23,11 +26,12 @@ import shutil
 import subprocess
 import tempfile
 
-from train import RunError, machine  # train.runtime would stop where MXNet cannot load
+from train import RunError, machine
 
 MISSING = "not installed"
 
 
+@command
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -13,6 +13,7 @@ import numpy as np
 from configs.schema import Config, Solver
 from data_iter import DataError
 
+from .command import lacks_memory
 from .errors import RunError
 from .network import reason
 
@@ -21,7 +22,6 @@ EXPLODED = 20.0
 EXPLODED_FOR = 100  # iterations in a row; at random a network may well begin so
 SMALLEST = np.float32(1e-12)  # added to probabilities, so that the logarithm stays finite
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_MEMORY = ("out of memory", "cudaMalloc", "ALLOC_FAILED", "Failed to allocate", "bad_alloc")
 
 
 def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: int) -> float:
@@ -69,7 +69,7 @@ def explained(config: Config, run: Path, data_root: Path) -> Iterator[None]:
     try:
         yield
     except mx.base.MXNetError as error:
-        if not any(sign in str(error) for sign in NO_MEMORY):
+        if not lacks_memory(error):
             raise
         height, width = config.data.crop_hw
         raise RunError(

@@ -6,8 +6,8 @@
 What follows -- is for train/train_model.py; there `--set solver.kvstore=` chooses dist_sync (the
 default), dist_device_sync or dist_async, and solver.batch_size is each worker's. With --hostfile (a
 machine's name per line, taken in turn) processes start through ssh, in this folder and with this
-Python; data and run folder must be the same files everywhere. Ctrl-C, SIGTERM and SIGUSR1 save and
-end the job with exit code 75: start it again with --resume.
+Python; data and run folder must be the same files everywhere. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP
+save and end the job with exit code 75: start it again with --resume.
 """
 
 from __future__ import annotations

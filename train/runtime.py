@@ -7,15 +7,14 @@ Where MXNet cannot load, the import ends the program with one sentence and exit 
 
 from __future__ import annotations
 
-import functools
+from .command import command  # isort: skip  # first: Ctrl-C must find its handler
+
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
-from data_iter.errors import DataError
 
 from . import machine
 from .errors import RunError
@@ -23,28 +22,9 @@ from .errors import RunError
 if TYPE_CHECKING:
     import mxnet as mx
 
+__all__ = ["command", "contexts"]
+
 _log = logging.getLogger(__name__)
-
-
-def command(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn a user's mistake in `main` into one line on stderr and exit code 2.
-
-    An `OSError` (a folder that cannot be written, a full disk) counts as one; Ctrl-C gives 130.
-    Any other exception is a bug and keeps its traceback.
-    """
-
-    @functools.wraps(main)
-    def run(argv=None) -> int:
-        try:
-            return main(argv)
-        except _user_errors() as error:
-            print(f"error: {_sentence(error)}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-
-    return run
 
 
 def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Context]:
@@ -121,27 +101,18 @@ def _unusable(gpu: machine.Gpu) -> str:
     )
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
-    errors = [ConfigError, DataError, RunError, OSError]
-    # Importing symbols imports MXNet; only when something else has can its error be on its way.
-    if "symbols.errors" in sys.modules:
-        errors.append(sys.modules["symbols.errors"].NetworkError)
-    return tuple(errors)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
-
-
 def _prepare() -> None:
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or each command begins with noise
     try:
         machine.check_python()
+        if sys.flags.optimize > 1:
+            raise RunError(
+                "python -OO (PYTHONOPTIMIZE=2) drops docstrings, without which MXNet 1.9.1 does "
+                "not load: unset it"
+            )
         # Left alone, MXNet takes half the processors of the machine, whatever this process may use.
-        threads = str(machine.compute_threads())
-        os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "").strip() or threads
+        # Of a list, one number for each level of nesting, it can only read the first.
+        os.environ["OMP_NUM_THREADS"] = str(machine.compute_threads())
         if machine.mxnet_wheel() == "mxnet-cu112":
             machine.load_cuda_libraries()
     except RunError as error:

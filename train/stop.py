@@ -7,11 +7,11 @@ import time
 from types import FrameType
 
 SAVED = 75  # exit code "saved, start me again": EX_TEMPFAIL of sysexits.h
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopWish:
-    """Notices SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and a time limit; use it as a context manager.
+    """Notices SIGINT (Ctrl-C), SIGTERM, SIGUSR1, SIGHUP and a time limit; a context manager.
 
     Parameters
     ----------
@@ -33,7 +33,11 @@ class StopWish:
         return None
 
     def __enter__(self) -> StopWish:
-        self._before = {number: signal.signal(number, self._notice) for number in SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._notice)
+            for number in SIGNALS
+            if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)  # nohup
+        }
         return self
 
     def __exit__(self, *exception: object) -> None:

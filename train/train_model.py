@@ -3,7 +3,7 @@
   python train/train_model.py --config configs/duc_hdc.cfg --data-root /data/cityscapes
   python train/train_model.py --config configs/duc_hdc.cfg --print-config
 
-SIGTERM, SIGUSR1, Ctrl-C and --time-limit save and end with exit code 75: --resume goes on.
+SIGTERM, SIGUSR1, SIGHUP, Ctrl-C and --time-limit save and end with exit code 75: --resume goes on.
 """
 
 import sys

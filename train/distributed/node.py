@@ -25,7 +25,7 @@ def run() -> int:
     worker = os.environ["DMLC_ROLE"] == "worker"
     if not worker:
         # Servers and scheduler go when the workers have: these still have to agree on the end.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
     _answer_the_launcher()
     if worker:

@@ -1,0 +1,116 @@
+"""How every command begins and ends: standard streams, Ctrl-C, a user's mistakes, exit codes.
+
+Importing it makes the process ready: what a command imports next takes seconds, in which Ctrl-C
+must end it with a word too. It imports nothing that is large.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from configs.errors import ConfigError
+from data_iter.errors import DataError
+
+from .errors import RunError
+
+MISTAKE, INTERRUPTED = 2, 130
+READER_LEFT = 141  # what a shell shows for a program that SIGPIPE ended
+NO_MEMORY = (
+    "out of memory", "cudaMalloc", "ALLOC_FAILED", "Failed to allocate", "bad_alloc",
+    "Insufficient memory",
+)  # fmt: skip
+
+
+def command(main: Callable[..., int]) -> Callable[..., int]:
+    """Turn a user's mistake in `main` into one line on stderr and exit code 2.
+
+    An `OSError` (a folder that cannot be written, a full disk) and too little memory count as one.
+    Ctrl-C gives 130. Where whoever reads standard output leaves early, as ``head`` does, the
+    command ends quietly with 141. Any other exception is a bug and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def run(argv=None) -> int:
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            code = main(argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Python flushes standard output once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return READER_LEFT
+        except user_errors() as error:
+            print(f"error: {sentence(error)}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[:1]
+            print(f"error: there is not enough memory: {' '.join(reason)}", file=sys.stderr)
+        return MISTAKE
+
+    return run
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that a user's mistake or an obstacle of the machine raises."""
+    errors = [ConfigError, DataError, RunError, OSError]
+    # Importing symbols imports MXNet; only when something else has can its error be on its way.
+    if "symbols.errors" in sys.modules:
+        errors.append(sys.modules["symbols.errors"].NetworkError)
+    return tuple(errors)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether Python, NumPy, MXNet, CUDA or OpenCV says that memory is short."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in (*NO_MEMORY, "Insufficient memory")
+    )
+
+
+def sentence(error: Exception) -> str:
+    """Say what an exception is about in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: an exception out of a half-imported library would be a traceback."""
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _complete_streams() -> None:
+    """Open what the caller has closed: the next file opened would take its number."""
+    for number, mode, name in ((0, "r", "stdin"), (1, "w", "stdout"), (2, "w", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _is_a_command() -> bool:
+    started = getattr(sys.modules.get("__main__"), "__file__", None)
+    project = Path(__file__).resolve().parents[1]
+    return started is not None and project in Path(started).resolve().parents
+
+
+if _is_a_command():
+    _complete_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        warnings.simplefilter("ignore")  # those of other packages must not end a command
