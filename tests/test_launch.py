@@ -247,7 +247,7 @@ def test_a_mistake_ends_the_job_with_its_sentence(root, tmp_path):
 def test_a_process_ends_when_its_launcher_is_gone():
     port = str(launch._free_port("127.0.0.1"))
     process = subprocess.Popen(
-        [sys.executable, "-c", launch.ENTRY], cwd=training.PROJECT,
+        [sys.executable, *launch.NODE], cwd=training.PROJECT,
         env=training.environment() | {
             "DMLC_ROLE": "scheduler", "DMLC_RANK": "0", "DMLC_PS_ROOT_URI": "127.0.0.1",
             "DMLC_PS_ROOT_PORT": port, "DMLC_NUM_WORKER": "1", "DMLC_NUM_SERVER": "1",
@@ -266,21 +266,21 @@ def test_a_process_ends_when_its_launcher_is_gone():
 
 
 def test_loopback_is_chosen_and_needs_no_warning():
-    assert launch.find_network(None, [None]) == launch.Network("lo", "127.0.0.1", None)
+    assert launch.find_listener(None, [None]) == launch.Listener("lo", "127.0.0.1", None)
 
 
 def test_a_warning_where_no_private_interface_is_named(monkeypatch):
-    assert "runs code" in launch.find_network(None, ["127.0.0.1"]).warning
+    assert "runs code" in launch.find_listener(None, ["127.0.0.1"]).warning
 
     def addresses():
         kinds = {"private": "10.1.2.3", "public": "8.8.4.4"}
         return {k: [SimpleNamespace(family=socket.AF_INET, address=a)] for k, a in kinds.items()}
 
     monkeypatch.setattr(psutil, "net_if_addrs", addresses)
-    assert launch.find_network("private", ["a"]) == launch.Network("private", "10.1.2.3", None)
-    assert "8.8.4.4" in launch.find_network("public", ["a"]).warning
+    assert launch.find_listener("private", ["a"]) == launch.Listener("private", "10.1.2.3", None)
+    assert "8.8.4.4" in launch.find_listener("public", ["a"]).warning
     with pytest.raises(ConfigError, match="expected one of private, public"):
-        launch.find_network("eth9", ["a"])
+        launch.find_listener("eth9", ["a"])
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ from train.errors import RunError
 from train.distributed.job import Job, Member
 from train.machine import PROJECT, allowed_cores
 
-ENTRY = "import sys; from train.distributed.node import run; sys.exit(run())"
+NODE = ("-m", "train.distributed.node")  # what each process runs
 
 
 @dataclass(frozen=True)
-class Network:
+class Listener:
     """Where the parameter server listens."""
 
     interface: str | None
@@ -71,19 +71,19 @@ def main(argv=None) -> int:
     if args.workers < 1 or args.servers < 1:
         raise ConfigError("-n and -s: expected at least 1 worker and 1 server")
     hosts = read_hosts(args.hostfile) if args.hostfile else [None]
-    network = find_network(args.interface, hosts)
-    if network.warning:
-        print(f"warning: {network.warning}", file=sys.stderr)
+    listener = find_listener(args.interface, hosts)
+    if listener.warning:
+        print(f"warning: {listener.warning}", file=sys.stderr)
     environment = {
-        "DMLC_PS_ROOT_URI": network.address,
-        "DMLC_PS_ROOT_PORT": str(args.port or _free_port(network.address)),
+        "DMLC_PS_ROOT_URI": listener.address,
+        "DMLC_PS_ROOT_PORT": str(args.port or _free_port(listener.address)),
         "DMLC_NUM_WORKER": str(args.workers),
         "DMLC_NUM_SERVER": str(args.servers),
     }
-    if network.interface:
-        environment["DMLC_INTERFACE"] = network.interface
+    if listener.interface:
+        environment["DMLC_INTERFACE"] = listener.interface
     if hosts == [None]:
-        environment["DMLC_NODE_HOST"] = network.address
+        environment["DMLC_NODE_HOST"] = listener.address
     logs = args.logs or _beside_the_run(arguments)
     logs.mkdir(parents=True, exist_ok=True)
     members = [_member("scheduler", 0, None, environment, [], logs)]
@@ -112,7 +112,7 @@ def read_hosts(file: Path) -> list[str]:
     return hosts
 
 
-def find_network(interface: str | None, hosts: list[str | None]) -> Network:
+def find_listener(interface: str | None, hosts: list[str | None]) -> Listener:
     """Choose the address of this machine that the others reach.
 
     The parameter server runs code that it is sent (it unpickles), so the choice carries a warning
@@ -127,7 +127,7 @@ def find_network(interface: str | None, hosts: list[str | None]) -> Network:
             except OSError as error:
                 raise RunError(f"--hostfile: cannot reach {hosts[0]} ({error.strerror})") from None
             address = probe.getsockname()[0]
-        return Network(None, address, _exposed(f"{address} and what each machine chooses"))
+        return Listener(None, address, _exposed(f"{address} and what each machine chooses"))
     found = psutil.net_if_addrs()
     if interface not in found:
         raise ConfigError(f"--interface {interface}: expected one of {', '.join(found)}")
@@ -135,7 +135,7 @@ def find_network(interface: str | None, hosts: list[str | None]) -> Network:
     if not addresses:
         raise ConfigError(f"--interface {interface}: it has no IPv4 address")
     private = ipaddress.ip_address(addresses[0]).is_private
-    return Network(interface, addresses[0], None if private else _exposed(addresses[0]))
+    return Listener(interface, addresses[0], None if private else _exposed(addresses[0]))
 
 
 def _exposed(where: str) -> str:
@@ -158,7 +158,7 @@ def _member(
     if host is None and not THREADS:
         share = max(1, allowed_cores() // int(shared["DMLC_NUM_WORKER"]))
         environment["OMP_NUM_THREADS"] = str(share if role == "worker" else 1)
-    command_line = [sys.executable, "-c", ENTRY, *(arguments if role == "worker" else [])]
+    command_line = [sys.executable, *NODE, *(arguments if role == "worker" else [])]
     return Member(role, rank, host, command_line, environment, logs / f"{role}-{rank}.log")
 
 

@@ -1,5 +1,6 @@
 """One process of a job that ``train/launch.py`` started, here or on another machine.
 
+The launcher runs it as ``python -m train.distributed.node``; nothing imports it.
 Standard input and output belong to the launcher: it sends ``stop`` and hangs up when it ends, and
 hears a line every second from a process that lives. What people read goes to standard error.
 """
@@ -13,8 +14,8 @@ import threading
 import time
 
 from ..machine import PROJECT
+from . import STEPS_FD
 
-STEPS_FD = "LAUNCH_STEPS_FD"  # names the descriptor on which the launcher counts iterations
 BEAT = b"alive\n"
 BEAT_SECONDS = 1.0
 
@@ -60,3 +61,7 @@ def _obey() -> None:
             time.sleep(0.1)  # until training listens
         os.kill(os.getpid(), signal.SIGTERM)
     os._exit(1)  # the launcher is gone
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -17,7 +17,7 @@ import mxnet as mx
 import numpy as np
 
 from ..errors import RunError
-from .node import STEPS_FD
+from . import STEPS_FD
 
 
 class Workers:
