@@ -68,6 +68,57 @@ def test_labels_are_those_of_a_plain_call(crf):
         assert np.mean(plain(image, probabilities, other) == expected) < 0.997, key
 
 
+def maps(kind, regions, random):
+    """Probabilities (5, h, w) of three of five classes: none, little or much to refine."""
+    wrong = random.random(regions.shape)
+    flipped = np.where(wrong < 0.3, random.integers(0, 3, regions.shape), regions)
+    hard = np.stack([flipped == train_id for train_id in range(5)]).astype(np.float32)
+    if kind == "hard":
+        return hard
+    if kind == "uniform":
+        return np.full_like(hard, 0.2)
+    if kind == "graded":  # each class prevails somewhere, and blends into the next
+        ramp = np.linspace(0, 2, regions.shape[1])[None]
+        scores = np.stack([np.exp(-((ramp - k) ** 2)) + 0 * regions for k in range(3)])
+        scores = np.concatenate([scores, np.full((2, *regions.shape), 1e-4)])
+        return (scores / scores.sum(0)).astype(np.float32)
+    confidence, noise = {"confident": (0.992, 0.005), "noisy": (0.5, 0.3)}[kind]
+    flipped = np.where(wrong < noise, random.integers(0, 3, regions.shape), regions)
+    shares = [np.where(flipped == k, confidence, (1 - confidence) / 4) for k in range(5)]
+    return np.stack(shares).astype(np.float32)
+
+
+GRID = [
+    Crf(sigma_alpha, sigma_beta, 1, w1, w2)
+    for sigma_alpha, sigma_beta in ((15, 3), (49, 13))
+    for w1, w2 in ((3, 3), (0, 0), (1, 1), (0, 3), (3, 0), (10, 3), (5, 1), (0.1, 0.1), (1, 5))
+] + [Crf(iterations=1), Crf(iterations=30)]
+
+
+@pytest.mark.parametrize("kind", ["confident", "hard", "uniform", "noisy", "graded"])
+def test_every_step_is_computed_at_every_point_of_a_grid(kind):
+    image, _, regions = scene((47, 61))
+    probabilities = maps(kind, regions, np.random.default_rng(5))
+    for crf in GRID:
+        same = refine(image, probabilities, crf) == plain(image, probabilities, crf)
+        assert same.mean() >= 0.9995, crf
+
+
+def test_a_first_step_that_flips_nothing_is_not_the_last():
+    """As measured by an audit: no label changes in two steps, and then most of what is wrong."""
+    random = np.random.default_rng(0)
+    regions = random.integers(0, 3, (7, 9)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    image = (60 + 50 * regions[..., None] + np.zeros(3)).astype(np.uint8)
+    noise = random.integers(0, 3, regions.shape)
+    seen = np.where(random.random(regions.shape) < 0.3, noise, regions)
+    probabilities = np.stack([np.where(seen == k, 0.5, 0.25) for k in range(3)]).astype(np.float32)
+    crf = Crf(w1=1, w2=1)
+    first = plain(image, probabilities, dataclasses.replace(crf, iterations=2))
+    assert (first == seen).all()
+    assert np.mean(seen != regions) > 0.1
+    assert np.mean(refine(image, probabilities, crf) != regions) < 0.03
+
+
 def test_one_step_of_mean_field_written_out():
     """Krähenbühl and Koltun's update with all pairs, and pydensecrf's symmetric normalisation."""
     image, probabilities, _ = scene((13, 17), classes=3)
