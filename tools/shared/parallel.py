@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -56,14 +58,24 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """
     # Forking this process would copy locks that its threads hold.
     context = multiprocessing.get_context("forkserver")
-    quiet = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them at once, without a traceback each
-    pool = ProcessPoolExecutor(jobs, context, signal.signal, quiet)
+    pool = ProcessPoolExecutor(jobs, context, _begin_worker)
     try:
         yield pool
     except BrokenProcessPool:
         raise RunError("a worker process was killed (out of memory?)") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that began the pool is gone, however it went, and go too."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _shown(results: Iterable[Result], what: str, total: int) -> Iterable[Result]:

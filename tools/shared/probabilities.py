@@ -7,16 +7,28 @@ the probability times 65535, rounded, so each value is exact to 1 / 131070 (7.7e
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from data_iter.errors import DataError
+from data_iter.image_files import check_regular
 from train.atomic import atomic_write
 
 PROBABILITY_SCALE = 65535
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 1  # flag of a zip's member
+# What reading a damaged or hostile archive or array header raises.
+NOT_A_MAP = (
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, struct.error, zlib.error,
+    zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
 
 
 def quantise(probabilities: np.ndarray) -> np.ndarray:
@@ -36,15 +48,41 @@ def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
 
 
 def read_probabilities(path: Path) -> np.ndarray:
-    """Read (L, H, W) uint16, PROBABILITY_SCALE for 1; ``DataError`` where it is no such map."""
+    """Read (L, H, W) uint16, PROBABILITY_SCALE for 1.
+
+    Raises
+    ------
+    DataError
+        The file is no such map, damaged, or claims another size than it has. Its header is checked
+        before memory is taken, and its checksum at the end.
+    """
+    check_regular(path)
     try:
-        with np.load(path) as archive:
-            probabilities = archive["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo("probabilities.npy")
+            if member.flag_bits & ENCRYPTED or member.compress_type not in COMPRESSIONS:
+                raise ValueError("encrypted, or compressed in another way")
+            with archive.open(member) as file:
+                return _read_array(file, member.file_size)
+    except NOT_A_MAP as error:
         raise DataError(f"{path}: cannot be read as a probability map ({error})") from None
-    if probabilities.dtype != np.uint16 or probabilities.ndim != 3:
-        raise DataError(
-            f"{path}: found {probabilities.dtype} of {probabilities.ndim} axes, expected a "
-            "probability map: uint16 (classes, height, width)"
+    except MemoryError:
+        raise DataError(f"{path}: the map does not fit into memory") from None
+
+
+def _read_array(file: IO[bytes], size: int) -> np.ndarray:
+    np.lib.format.read_magic(file)
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.uint16 or len(shape) != 3 or fortran_order:
+        raise ValueError(
+            f"found {dtype} of {len(shape)} axes, expected uint16 (classes, height, width)"
         )
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise ValueError(f"its {size} bytes are not an array {shape}")
+    probabilities = np.empty(shape, np.uint16)
+    rest = memoryview(probabilities).cast("B")
+    while count := file.readinto(rest):  # at the end the archive checks its checksum
+        rest = rest[count:]
+    if len(rest):
+        raise EOFError("truncated")
     return probabilities
