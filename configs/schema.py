@@ -65,6 +65,11 @@ class Network:
     )
 
     @property
+    def graph_options(self) -> dict[str, Any]:
+        """The keys that shape the graph, by name: arguments of ``symbols.get_symbol``."""
+        return {name: value for name, value in vars(self).items() if name != "mean_rgb"}
+
+    @property
     def cell_layout(self) -> tuple[int, int]:
         """``(cell, block)``: label pixels per prediction, predictions per feature pixel (sides).
 

@@ -18,18 +18,18 @@ def get_symbol(
     *,
     classes: int,
     head: str,
-    depth: int = 101,
-    width: float = 1.0,
-    stem: str = "7x7",
-    stride_in: str = "1x1",
-    pool_pad: int = 0,
-    downsample: int = 8,
-    dilation: str = "plain",
-    aspp: Sequence[int] = (6, 12, 18, 24),
-    decoder: str = "duc",
-    cell: int = 1,
-    bn_eps: float = 1e-6,
-    bn_momentum: float = 0.9995,
+    depth: int,
+    width: float,
+    stem: str,
+    stride_in: str,
+    pool_pad: int,
+    downsample: int,
+    dilation: str,
+    aspp: Sequence[int],
+    decoder: str,
+    cell: int,
+    bn_eps: float,
+    bn_momentum: float,
     learn_bn: bool = False,
     normalization: str = "valid",
     ignore_label: int = 255,
@@ -51,7 +51,7 @@ def get_symbol(
     class_weights : sequence of float
         Factor of the loss gradient at the cells of each class; empty: 1 for all.
     others
-        As the keys of ``[network]`` in ``configs/schema.py``.
+        The keys of ``[network]`` in ``configs/schema.py``, where their defaults stand.
 
     Returns
     -------

@@ -7,7 +7,9 @@ from tiny_run import TINY, make_run, noise
 
 from configs.errors import ConfigError
 from configs.schema import Network
-from tools.inference.averaging import Averager, receptive_radius, spans
+from symbols import get_symbol
+from symbols.receptive_field import receptive_radius
+from tools.inference.averaging import Averager, spans
 from tools.inference.run import load_segmenter
 from train.segmenter import PixelSegmenter
 
@@ -82,7 +84,7 @@ def test_flip_averages_with_the_mirrored_answer(tiny):
 
 
 def test_nothing_outside_the_receptive_radius_matters(tiny):
-    radius = receptive_radius(tiny.network)
+    radius = tiny.receptive_radius
     image = noise(3 * radius, 24)
     changed = image.copy()
     changed[0] = 255 - changed[0]
@@ -110,7 +112,7 @@ def test_tiles_equal_the_whole_image(tiny, scales, wide):
 
 @pytest.mark.parametrize("width", [509, 487, 480])  # no multiple of 8, of 32; both
 def test_mirrored_tiles_equal_the_mirrored_whole_image(tiny, width):
-    overlap = -(-2 * receptive_radius(tiny.network) // 32) * 32
+    overlap = -(-2 * tiny.receptive_radius // 32) * 32
     image = noise(19, width)
     whole = Averager(tiny, flip=True)
     tiled = Averager(tiny, (1.0,), True, (overlap + 32, overlap + 32), overlap)
@@ -149,4 +151,5 @@ def test_settings_that_make_no_sense(tiny):
 
 def test_radius_of_the_tiny_network_by_hand():
     # stem 5, pool 4, res2 2 x 4, res3 2 x 8, res4 (1 + 2) x 8, res5 the same, ASPP 2 x 8, cell 16
-    assert receptive_radius(TINY) == 5 + 4 + 8 + 16 + 24 + 24 + 16 + 16
+    symbol = get_symbol(classes=2, head="x", **TINY.graph_options)
+    assert receptive_radius(symbol) == 5 + 4 + 8 + 16 + 24 + 24 + 16 + 16

@@ -8,6 +8,7 @@ from tiny_run import make_run, random_params
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
+from configs.schema import Network
 from symbols import get_symbol
 from tools import convert_weights
 from tools.weights.gluoncv import MEAN_RGB, STD_RGB, network_options
@@ -73,9 +74,7 @@ def test_stages_equal_gluoncv(name, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"--set network.stride_in={options['stride_in']}" in printed
     assert f"solver.init_from={out}" in printed
-    symbol = get_symbol(
-        classes=2,
-        head="x",
+    network = Network(
         depth=50,
         stem=options["stem"],
         stride_in=options["stride_in"],
@@ -83,6 +82,7 @@ def test_stages_equal_gluoncv(name, tmp_path, capsys):
         bn_eps=1e-5,
         dilation="none",
     )
+    symbol = get_symbol(classes=2, head="x", **network.graph_options)
     internals = symbol.get_internals()
     last = {2: 3, 3: 4, 4: 6, 5: 3}
     stages = mx.sym.Group([internals[f"conv{s}_{u}/relu_output"] for s, u in last.items()])

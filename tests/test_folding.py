@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import TINY, random_params
 
+from configs.schema import Network
 from symbols import get_symbol
 from train.folding import fold_batch_norm, inference_graph
 
@@ -34,8 +35,7 @@ def test_one_layer_by_hand():
 @pytest.mark.parametrize("decoder", ["duc", "bilinear", "deconv"])
 def test_a_folded_network_computes_the_same(decoder):
     options = vars(TINY) | {"decoder": decoder, "cell": 2 if decoder == "duc" else 1}
-    options.pop("mean_rgb")
-    symbol = get_symbol(classes=5, head="x", **options)
+    symbol = get_symbol(classes=5, head="x", **Network(**options).graph_options)
     args, auxs = random_params(symbol)
     graph = inference_graph(symbol)
     folded, params = fold_batch_norm(graph, args, auxs)
@@ -55,8 +55,7 @@ def test_a_folded_network_computes_the_same(decoder):
 @pytest.mark.parametrize("stem", ["3x3", "7x7"])
 def test_additions_and_activations_are_fused_into_the_convolutions(stem):
     options = vars(TINY) | {"stem": stem}
-    options.pop("mean_rgb")
-    symbol = get_symbol(classes=5, head="x", **options)
+    symbol = get_symbol(classes=5, head="x", **Network(**options).graph_options)
     folded, _ = fold_batch_norm(inference_graph(symbol), *random_params(symbol))
     nodes = json.loads(folded.get_backend_symbol("MKLDNN").tojson())["nodes"]
     left = sorted(node["op"] for node in nodes if node["op"] not in ("null", "_sg_mkldnn_conv"))

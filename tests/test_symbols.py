@@ -4,8 +4,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import symbols
+from configs.schema import Network
 from data_iter.cells import pack_labels
-from symbols import NetworkError, get_symbol, weigh_gradient
+from symbols import NetworkError, weigh_gradient
 
 RELEASE = {
     "classes": 19,
@@ -16,6 +18,11 @@ RELEASE = {
     "aspp": (6, 12, 18, 24),
     "cell": 2,
 }
+
+
+def get_symbol(**options):
+    """The network of ``options`` over the schema's defaults."""
+    return symbols.get_symbol(**(Network().graph_options | options))
 
 
 def shapes(symbol, **inputs):

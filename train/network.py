@@ -30,7 +30,6 @@ def build_symbol(
 
     The options are for training: learning the BN statistics, and ``solver.class_weights``.
     """
-    network = {name: value for name, value in vars(config.network).items() if name != "mean_rgb"}
     return get_symbol(
         classes=dataset.num_classes,
         head=dataset.name,
@@ -39,7 +38,7 @@ def build_symbol(
         normalization="fixed" if config.solver.normalization == "fixed" else "valid",
         ignore_label=dataset.ignore_id,
         class_weights=config.solver.class_weights if weighted else (),
-        **network,
+        **config.network.graph_options,
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from configs.schema import Network
 from data_iter.cells import unpack_scores
+from symbols import get_symbol
+from symbols.receptive_field import receptive_radius
 
 from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
@@ -35,6 +37,11 @@ class PixelSegmenter(ABC):
         self.network = network
         self.cell, self._block = network.cell_layout
         self._mean = np.asarray(network.mean_rgb, np.float32)
+
+    @property
+    def receptive_radius(self) -> int:
+        """Bound on the distance, in pixels, at which a pixel still influences a prediction."""
+        return receptive_radius(get_symbol(classes=1, head="any", **self.network.graph_options))
 
     @abstractmethod
     def forward(self, data: np.ndarray) -> np.ndarray:

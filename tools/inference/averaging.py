@@ -15,9 +15,6 @@ import cv2
 import numpy as np
 
 from configs.errors import ConfigError
-from configs.schema import Network
-from symbols.hdc import schedule
-from symbols.resnet import UNITS
 from train.segmenter import PixelSegmenter, most_probable, upsample
 
 # Tiles begin at multiples of this: a multiple of the downsampling rate at every scale that is a
@@ -60,7 +57,7 @@ class Averager:
     ):
         if not scales or not all(0 < scale < math.inf for scale in scales):
             raise ConfigError(f"--scales: expected numbers above 0, found {list(scales)}")
-        self.radius = math.ceil(receptive_radius(segmenter.network) / min(scales))
+        self.radius = math.ceil(segmenter.receptive_radius / min(scales))
         if tile_hw and overlap is None:
             wanted = -(-2 * self.radius // TILE_STEP) * TILE_STEP
             overlap = min(wanted, min(tile_hw) // 2 // TILE_STEP * TILE_STEP)
@@ -187,20 +184,3 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     # Given the factor instead of a rounded size, a tile is sampled just as the whole image is.
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-
-
-def receptive_radius(network: Network) -> int:
-    """Bound on the distance, in pixels, at which a pixel still influences a prediction.
-
-    Sums, layer by layer, half the kernel times the dilation times the stride so far.
-    """
-    units = UNITS[network.depth]
-    stem = 3 if network.stem == "7x7" else 1 + 2 + 2
-    pool = 2 * 2
-    stage2 = 4 * units[0]
-    stage3 = 8 * units[1]
-    # Rates are given at downsample 8; where the map is finer they are larger in proportion.
-    stages45 = 8 * sum(map(sum, schedule(network.dilation, units)))
-    head = 8 * max(network.aspp)
-    decoder = 2 * network.downsample  # the cell within its block, and interpolation
-    return stem + pool + stage2 + stage3 + stages45 + head + decoder

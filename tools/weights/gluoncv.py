@@ -13,6 +13,7 @@ import mxnet as mx
 import numpy as np
 
 from configs.errors import ConfigError
+from configs.schema import Network
 from symbols import get_symbol
 from symbols.resnet import UNITS
 from train.errors import RunError
@@ -119,9 +120,8 @@ def convert(name: str, weights: Params, source: str) -> tuple[Params, Params]:
 
 def backbone_shapes(options: dict[str, str]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each weight of this project's network under ``options``, by name."""
-    symbol = get_symbol(
-        classes=1, head="x", depth=int(options["depth"]), stem=options["stem"], dilation="none"
-    )
+    network = Network(depth=int(options["depth"]), stem=options["stem"], dilation="none")
+    symbol = get_symbol(classes=1, head="x", **network.graph_options)
     return param_shapes(symbol, side=8)[0]
 
 
