@@ -320,6 +320,17 @@ def test_search_refuses_other_inputs(folder, capsys):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [b"", b"{}\n", b"[1]\n", b"\xff\n", b'{"inputs": 1}\n{"task": "x", "confusion": [[1, 2]]}\n'],
+)
+def test_a_damaged_journal_is_one_sentence(folder, capsys, content):
+    (folder / "search").mkdir()
+    (folder / "search/search.jsonl").write_bytes(content)
+    assert search(folder) == 2
+    assert "search.jsonl: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "grid, message",
     [
         ("sigma_beta", "--grid sigma_beta: expected KEY=VALUE,VALUE"),

@@ -26,6 +26,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -93,15 +94,25 @@ class Journal:
         sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items())]
         inputs = hashlib.sha256(repr((sizes, dataset)).encode()).hexdigest()
         if not path.is_file():
-            path.write_text(json.dumps({"inputs": inputs}) + "\n", encoding="utf-8")
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps({"inputs": inputs}) + "\n", encoding="utf-8")
             return
-        whole, _, broken = path.read_text(encoding="utf-8").rpartition("\n")
-        first, *lines = map(json.loads, whole.splitlines() or ["{}"])
-        if first.get("inputs") != inputs:
+        try:
+            text = path.read_text(encoding="utf-8")
+            first, *lines = map(json.loads, text.rpartition("\n")[0].splitlines())
+            begun_with = first["inputs"]
+            shape = (dataset.num_classes, dataset.num_classes)
+            self.done = {
+                line["task"]: np.array(line["confusion"], np.int64).reshape(shape) for line in lines
+            }
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise RunError(
+                f"{path}: damaged ({error}): remove it, or choose another --out"
+            ) from None
+        if begun_with != inputs:
             raise RunError(f"{path}: the search was begun with other inputs; choose another --out")
-        self.done = {line["task"]: np.array(line["confusion"]) for line in lines}
-        if broken:  # the line that an interruption cut
-            path.write_text(whole + "\n", encoding="utf-8")
+        if not text.endswith("\n"):  # an interruption, or a full disk, cut the last line
+            os.truncate(path, len(text[: text.rfind("\n") + 1].encode()))
 
     @staticmethod
     def key(task: Task) -> str:

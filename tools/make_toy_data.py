@@ -118,8 +118,9 @@ def write(path: Path, content: str | np.ndarray | Image.Image) -> None:
         content.save(path)
     else:
         bgr = content[..., ::-1] if content.ndim == 3 else content
-        if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise OSError(None, "the image cannot be written", str(path))
+        # In memory: libpng would print lines of its own when the disk is full.
+        encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        path.write_bytes(encoded.tobytes())
 
 
 if __name__ == "__main__":
