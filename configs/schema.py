@@ -42,7 +42,8 @@ class Experiment:
 class Network:
     """The graph: encoder (section 3.2), head and decoder (section 3.1)."""
 
-    depth: int = key(101, "layers of the ResNet", choices=(26, 38, 50, 101, 152))
+    depth: int = key(101, "layers of the ResNet", choices=(18, 26, 34, 38, 50, 101, 152))
+    stages: int = key(5, "last residual stage: 5, or 4 for a small network", choices=(4, 5))
     width: float = key(
         1.0, "multiplies every channel count of the backbone", at_least=0.01, at_most=16
     )

@@ -9,7 +9,7 @@ import mxnet as mx
 from .decoders import DECONV_CHANNELS, deconvolution, duc
 from .errors import NetworkError
 from .hdc import schedule
-from .resnet import UNITS, Layers, channels, resnet
+from .resnet import Layers, channels, convolutions, resnet
 
 __all__ = ["NetworkError", "get_symbol"]
 
@@ -19,6 +19,7 @@ def get_symbol(
     classes: int,
     head: str,
     depth: int,
+    stages: int,
     width: float,
     stem: str,
     stride_in: str,
@@ -65,14 +66,12 @@ def get_symbol(
     NetworkError
         On an unknown depth, dilation schedule or decoder.
     """
-    if depth not in UNITS:
-        raise NetworkError(f"depth {depth}: expected one of {', '.join(map(str, UNITS))}")
-    units = UNITS[depth]
+    res4, res5 = schedule(dilation, convolutions(depth))
     features = resnet(
         Layers(bn_eps, bn_momentum, learn_bn),
         mx.sym.Variable("data"),
-        units,
-        schedule(dilation, units),
+        depth,
+        (res4, res5 if stages == 5 else ()),
         stem_kind=stem,
         width=width,
         downsample=downsample,

@@ -1,8 +1,9 @@
 """Hybrid dilated convolution: dilation schedules and the arithmetic behind them (section 3.2).
 
-A schedule gives every 3x3 convolution of res4 and res5 (one per bottleneck) its dilation rate, for
-features at 1/8 of the input. Rates are listed in the order of the forward pass, r_1 nearest the
-input. Plain Python and NumPy; the graph itself is built in :mod:`symbols.resnet`.
+A schedule gives every 3x3 convolution of res4 and res5 (one per bottleneck, two per basic block)
+its dilation rate, for features at 1/8 of the input. Rates are listed in the order of the forward
+pass, r_1 nearest the input. Plain Python and NumPy; the graph itself is built in
+:mod:`symbols.resnet`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ SCHEDULES: dict[str, Callable[[int, int], tuple[Rates, Rates]]] = {
 PRINTED_INCREASE = {"none": 54, "conv": 88, "rf": 116, "bigger": 256}
 
 
-def schedule(dilation: str, units: Sequence[int]) -> tuple[Rates, Rates]:
+def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     """Dilation rates of the 3x3 convolutions of res4 and res5.
 
     Parameters
@@ -88,20 +89,20 @@ def schedule(dilation: str, units: Sequence[int]) -> tuple[Rates, Rates]:
     dilation : str
         A name in :data:`SCHEDULES`, or written-out rates ``"1,2,5,9; 5,9,17"``: res4's list, then
         res5's, each repeated over the stage's blocks.
-    units : sequence of 4 int
-        Blocks of res2, res3, res4 and res5: (3, 4, 23, 3) for ResNet-101.
+    convolutions : sequence of 4 int
+        3x3 convolutions of res2, res3, res4 and res5: (3, 4, 23, 3) for ResNet-101.
 
     Returns
     -------
     tuple of two tuples of int
-        ``units[2]`` and ``units[3]`` rates, each at least 1.
+        ``convolutions[2]`` and ``convolutions[3]`` rates, each at least 1.
 
     Raises
     ------
     NetworkError
         When ``dilation`` is neither.
     """
-    _, _, res4, res5 = units
+    _, _, res4, res5 = convolutions
     if dilation in SCHEDULES:
         return SCHEDULES[dilation](res4, res5)
     stages = [[rate.strip() for rate in stage.split(",")] for stage in dilation.split(";")]

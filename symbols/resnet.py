@@ -2,7 +2,8 @@
 
 Layer names are those of the authors' released checkpoints, so that their parameters fit. As there,
 a bottleneck's stride sits on its first 1x1 convolution and the 3x3/2 max-pool is not padded; the
-GluonCV relatives that differ (stride on the 3x3, padded pool) are options.
+GluonCV relatives that differ (stride on the 3x3, padded pool) are options. Depths 18 and 34 have
+basic blocks of two 3x3 convolutions, the stride on the first.
 """
 
 from __future__ import annotations
@@ -11,22 +12,36 @@ from dataclasses import dataclass
 
 import mxnet as mx
 
-# Depth -> residual blocks of stages 2 to 5. 50, 101 and 152 are Table 1 of He et al.; 26 and 38 are
-# small relatives for CPUs (3 convolutions a block, plus the stem and the head).
+from .errors import NetworkError
+
+# Depth -> residual blocks of stages 2 to 5: Table 1 of He et al., and 26 and 38, small relatives
+# for CPUs (3 convolutions a block, plus the stem and the head).
 UNITS = {
+    18: (2, 2, 2, 2),
     26: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
     38: (2, 3, 4, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-STAGE_FILTERS = (
-    64,
-    128,
-    256,
-    512,
-)  # of a bottleneck's 3x3 convolution; its output has 4 times that
-EXPANSION = 4
+BASIC = (18, 34)  # depths of basic blocks: two 3x3 convolutions; the others' bottlenecks have one
+STAGE_FILTERS = (64, 128, 256, 512)  # of the 3x3 convolutions of stages 2 to 5
+EXPANSION = 4  # a bottleneck's output has so many times the channels of its 3x3 convolution
+
+
+def convolutions(depth: int) -> tuple[int, int, int, int]:
+    """Count the 3x3 convolutions of stages 2 to 5, each of which a dilation schedule gives a rate.
+
+    Raises
+    ------
+    NetworkError
+        No such depth.
+    """
+    if depth not in UNITS:
+        raise NetworkError(f"depth {depth}: expected one of {', '.join(map(str, UNITS))}")
+    res2, res3, res4, res5 = (units * (2 if depth in BASIC else 1) for units in UNITS[depth])
+    return res2, res3, res4, res5
 
 
 @dataclass(frozen=True)
@@ -113,10 +128,28 @@ def bottleneck(
     return mx.sym.relu(mx.sym.elemwise_add(data, body, name=f"{name}/sum"), name=f"{name}/relu")
 
 
+def basic_block(
+    layers: Layers,
+    data: mx.sym.Symbol,
+    filters: int,
+    name: str,
+    stride: int,
+    dilations: tuple[int, int],
+    project: bool,
+) -> mx.sym.Symbol:
+    """Two dilated 3x3 convolutions, added to the input (projected where sizes change)."""
+    first, second = dilations
+    body = layers.conv_bn(data, filters, 3, f"{name}_3x3_1", stride=stride, dilation=first)
+    body = layers.conv_bn(body, filters, 3, f"{name}_3x3_2", dilation=second, relu=False)
+    if project:
+        data = layers.conv_bn(data, filters, 1, f"{name}_1x1_proj", stride=stride, relu=False)
+    return mx.sym.relu(mx.sym.elemwise_add(data, body, name=f"{name}/sum"), name=f"{name}/relu")
+
+
 def resnet(
     layers: Layers,
     data: mx.sym.Symbol,
-    units: tuple[int, int, int, int],
+    depth: int,
     dilations: tuple[tuple[int, ...], tuple[int, ...]],
     stem_kind: str,
     width: float,
@@ -124,27 +157,30 @@ def resnet(
     stride_in: str,
     pool_pad: int,
 ) -> mx.sym.Symbol:
-    """Features (N, 2048 * width, H / downsample, W / downsample) of images (N, 3, H, W).
+    """Features (N, C, H / downsample, W / downsample) of images (N, 3, H, W).
 
-    ``dilations`` are the rates of the blocks of stages 4 and 5 at downsample 8. At downsample 4
-    stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride
+    C is 2048 * width, or 512 * width of basic blocks. ``dilations`` are the rates of the 3x3
+    convolutions of stages 4 and 5 at downsample 8; a stage without rates is left out. At downsample
+    4 stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride
     that is reset to 1 doubles the dilation of all subsequent layers).
     """
     finer = 8 // downsample
-    rates = ((1,) * units[0], (1,) * units[1], *dilations)
+    res2, res3, *_ = convolutions(depth)
     body = stem(layers, data, stem_kind, width, pool_pad)
-    for stage, (filters, stage_rates) in enumerate(zip(STAGE_FILTERS, rates), start=2):
-        for unit, rate in enumerate(stage_rates, start=1):
-            body = bottleneck(
-                layers,
-                body,
-                channels(filters, width),
-                name=f"conv{stage}_{unit}",
-                stride=2 if (stage, unit) == (3, 1) and downsample == 8 else 1,
-                dilation=rate * finer if stage > 2 else rate,
-                project=unit == 1,
-                stride_in=stride_in,
-            )
+    for stage, rates in enumerate(((1,) * res2, (1,) * res3, *dilations), start=2):
+        filters = channels(STAGE_FILTERS[stage - 2], width)
+        rates = [rate * finer if stage > 2 else rate for rate in rates]
+        for unit in range(1, UNITS[depth][stage - 2] + 1) if rates else ():
+            name = f"conv{stage}_{unit}"
+            stride = 2 if (stage, unit) == (3, 1) and downsample == 8 else 1
+            if depth in BASIC:
+                # Stage 2 begins with the channels that a 7x7 stem gives.
+                project = unit == 1 and (stage > 2 or stem_kind == "3x3")
+                pair = (rates[2 * unit - 2], rates[2 * unit - 1])
+                body = basic_block(layers, body, filters, name, stride, pair, project)
+            else:
+                rate = rates[unit - 1]
+                body = bottleneck(layers, body, filters, name, stride, rate, unit == 1, stride_in)
     return body
 
 

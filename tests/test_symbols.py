@@ -1,5 +1,7 @@
 """The graph: parameter names of the release, shapes, and the loss gradient by hand."""
 
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import symbols
 from configs.schema import Network
 from data_iter.cells import pack_labels
 from symbols import NetworkError, weigh_gradient
+from symbols.resnet import UNITS
 
 RELEASE = {
     "classes": 19,
@@ -171,3 +174,61 @@ def test_class_weights_multiply_the_gradient_and_nothing_else():
             expected[image, true, cell] -= 1
             expected[image, :, cell] *= weights[true]
     np.testing.assert_allclose(gradient.asnumpy(), expected / 9, atol=1e-6)  # valid cells
+
+
+@pytest.mark.parametrize(("depth", "stages"), [(18, 5), (34, 5), (18, 4)])
+def test_basic_blocks_equal_gluoncvs(depth, stages):
+    """GluonCV's ResNet-18 and 34 (v1b, dilated) with the same arrays, stage by stage."""
+    from gluoncv.model_zoo import resnetv1b
+
+    theirs = getattr(resnetv1b, f"resnet{depth}_v1b")(dilated=True)
+    theirs.initialize(mx.init.Xavier(magnitude=3))
+    random = np.random.default_rng(depth)
+    data = mx.nd.array(random.normal(0, 1, (2, 3, 48, 72)))
+    theirs(data)
+    values = theirs._collect_params_with_prefix()
+    for name, parameter in values.items():
+        if name.endswith(("gamma", "beta", "running_mean", "running_var")):
+            parameter.set_data(mx.nd.array(random.uniform(0.5, 1.5, parameter.shape)))
+    features = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(data))))
+    for stage in range(1, stages):
+        features = getattr(theirs, f"layer{stage}")(features)
+
+    # GluonCV's dilated stages begin with half the rate: 1, 2, 2, 2 and 2, 4, 4, 4.
+    rates = ["1" + ",2" * 20, "2" + ",4" * 20]
+    symbol = get_symbol(
+        classes=3,
+        head="x",
+        depth=depth,
+        stages=stages,
+        pool_pad=1,
+        bn_eps=1e-5,
+        dilation="; ".join(rates),
+        aspp=(1,),
+    )
+    features_of = symbol.get_internals()[f"conv{stages}_{UNITS[depth][stages - 2]}/relu_output"]
+    kinds = {"gamma": "gamma", "beta": "beta", "moving_mean": "running_mean",
+             "moving_var": "running_var", "weight": "weight"}  # fmt: skip
+    inputs = {"data": data}
+    for name in features_of.list_inputs():
+        if name == "data":
+            continue
+        layer, kind = name.rsplit("/bn_", 1) if "/bn_" in name else (name[:-7], "weight")
+        if layer == "conv1_7x7_s2":
+            place = "conv1" if kind == "weight" else "bn1"
+        else:
+            block, unit, part = re.fullmatch(r"conv(\d)_(\d)_(.*)", layer).groups()
+            place = f"layer{int(block) - 1}.{int(unit) - 1}."
+            if part == "1x1_proj":
+                place += f"downsample.{0 if kind == 'weight' else 1}"
+            else:
+                place += ("conv" if kind == "weight" else "bn") + part[-1]
+        inputs[name] = values[f"{place}.{kinds[kind]}"].data()
+    executor = features_of.bind(
+        mx.cpu(),
+        {name: inputs[name] for name in features_of.list_arguments()},
+        aux_states={name: inputs[name] for name in features_of.list_auxiliary_states()},
+    )
+    ours = executor.forward()[0].asnumpy()
+    assert ours.shape == features.shape
+    np.testing.assert_allclose(ours, features.asnumpy(), rtol=1e-4, atol=1e-3)

@@ -33,7 +33,7 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from symbols import hdc
 from symbols.hdc import Rates
-from symbols.resnet import UNITS
+from symbols.resnet import UNITS, convolutions
 from train.atomic import atomic_write
 
 WIDEST = 4096  # feature pixels; a larger receptive field is a mistake and its picture takes GB
@@ -84,10 +84,10 @@ def read_stages(
     if config:
         network = load_config(config).network
         schedule, depth, finer = network.dilation, network.depth, 8 // network.downsample
-    res4, res5 = hdc.schedule(str(schedule), UNITS[depth])
+    res4, res5 = hdc.schedule(str(schedule), convolutions(depth))
     stages = {"res4": res4, "res5": res5}
     if finer > 1:  # symbols.resnet doubles every rate behind the stride that is gone
-        stages = {"res3": (1,) * UNITS[depth][1], **stages}
+        stages = {"res3": (1,) * convolutions(depth)[1], **stages}
         stages = {name: tuple(r * finer for r in rates) for name, rates in stages.items()}
     printed = hdc.PRINTED_INCREASE.get(str(schedule)) if (depth, finer) == (101, 1) else None
     return f"{schedule}, ResNet-{depth}, downsample {8 // finer}", stages, printed
@@ -117,7 +117,7 @@ def comparison(depth: int) -> Table:
         title=f"ResNet-{depth}, downsample 8, feature pixels",
     )  # fmt: skip
     for name in hdc.SCHEDULES:
-        res4, res5 = hdc.schedule(name, UNITS[depth])
+        res4, res5 = hdc.schedule(name, convolutions(depth))
         printed = hdc.PRINTED_INCREASE.get(name) if depth == 101 else None
         table.add_row(
             name,
