@@ -22,12 +22,14 @@ def key(
     choices: tuple = (),
     at_least: float = -math.inf,
     at_most: float = math.inf,
+    length: int | None = None,
 ) -> Any:
     """Declare one key: default, one-line meaning, and the values that it accepts.
 
     ``at_most`` only keeps out what no machine can hold, so that a slip gets a sentence.
     """
-    metadata = {"doc": doc, "choices": choices, "at_least": at_least, "at_most": at_most}
+    bounds = {"at_least": at_least, "at_most": at_most, "length": length}
+    metadata = {"doc": doc, "choices": choices, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -62,7 +64,9 @@ class Network:
     bn_eps: float = key(1e-6, "added to the variance", at_least=0)
     bn_momentum: float = key(0.9995, "of the moving statistics while they are learned", at_least=0)
     mean_rgb: tuple[float, ...] = key(
-        (122.675, 116.669, 104.008), "subtracted from the image, 0..255; belongs to the weights"
+        (122.675, 116.669, 104.008),
+        "subtracted from the image, 0..255; belongs to the weights",
+        length=3,
     )
 
     @property
@@ -95,19 +99,27 @@ class Data:
         choices=("12fold", "7fold", "grid", "image"),
     )
     patch_hw: tuple[int, ...] = key(
-        (800, 800), "grid: height,width of a region, pixels", at_least=1
+        (800, 800), "grid: height,width of a region, pixels", at_least=1, length=2
     )
     patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
     patch_jitter: int = key(
         80, "7fold: pixels of the image that a crop's centre may move either way", at_least=0
     )
     crop_hw: tuple[int, ...] = key(
-        (544, 544), "height,width of a training crop", at_least=1, at_most=32768
+        (544, 544), "height,width of a training crop", at_least=1, at_most=32768, length=2
     )
     scales: tuple[float, ...] = key(
         (0.5, 0.75, 1.0, 1.25, 1.5), "random resize factors of the release", at_least=0.01
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
+    jitter: tuple[float, ...] = key(
+        (0.0, 0.0, 0.0, 0.0),
+        "largest change of brightness, contrast, saturation (shares of 1) and hue (share of 180°)",
+        at_least=0,
+        at_most=1,
+        length=4,
+    )
+    blur: float = key(0.0, "largest random Gaussian blur, pixels (standard deviation)", at_least=0)
     queue: int = key(4, "batches prepared ahead at most", at_least=1, at_most=1024)
     threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0, at_most=1024)
     cache_mb: int = key(0, "keep decoded frames in memory up to so many MB; 0: none", at_least=0)
@@ -242,9 +254,9 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
             raise ValueError(f"at least {low}")
         if not all(v <= high for v in values if not isinstance(v, str)):
             raise ValueError(f"at most {high}")
-    sides = {"_hw": 2, "rgb": 3}.get(field.name[-3:])
-    if sides and len(value) != sides:
-        raise ValueError(f"{sides} numbers separated by commas")
+    length = field.metadata["length"]
+    if length and len(value) != length:
+        raise ValueError(f"{length} numbers separated by commas")
 
 
 def check_together(config: Config) -> None:

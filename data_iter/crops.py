@@ -15,7 +15,14 @@ from .errors import DataError
 from .frames import Frames
 from .labels import to_train_ids
 from .patches import Centre, Patch, plan
-from .transforms import draw_crop, find_window, resize_window
+from .transforms import (
+    change_appearance,
+    draw_blur,
+    draw_colours,
+    draw_crop,
+    find_window,
+    resize_window,
+)  # fmt: skip
 
 log = logging.getLogger("data_iter")
 HEADER_THREADS = 16  # opening thousands of files is waiting, on a network drive above all
@@ -38,6 +45,9 @@ class CropReader:
         Which regions an epoch visits: :func:`data_iter.patches.plan`.
     crop_hw, scales, mirror, seed
         How a crop is drawn: :func:`data_iter.transforms.draw_crop`.
+    jitter, blur
+        How its colours change, and how far it is blurred at most:
+        :func:`data_iter.transforms.draw_colours`, :func:`data_iter.transforms.draw_blur`.
     on_bad_sample : str
         ``stop`` raises the ``DataError`` of an unusable frame; ``skip`` logs it, counts it and
         takes a crop of another frame instead, drawn from (seed, epoch, index) too.
@@ -59,6 +69,8 @@ class CropReader:
         patch_jitter: int,
         scales: Sequence[float],
         mirror: bool,
+        jitter: Sequence[float] = (0, 0, 0, 0),
+        blur: float = 0.0,
         seed: int,
         on_bad_sample: str = "stop",
         max_bad_share: float = 0.01,
@@ -71,6 +83,7 @@ class CropReader:
         self._lut = label_lut
         self._mean_bgr = np.asarray(mean_rgb, np.float32)[::-1]
         self._scales, self._mirror = scales, mirror
+        self._jitter, self._blur = jitter, blur
         self._skip = on_bad_sample == "skip"
         self._max_bad = max_bad_share * len(frames)
         self._checked: set[int] = set()  # frames whose whole label has values of the table alone
@@ -122,12 +135,16 @@ class CropReader:
         image_out: np.ndarray,
     ) -> np.ndarray:
         crop = draw_crop(random, patch, self.crop_hw, self._scales, self._mirror)
+        colours = draw_colours(random, self._jitter) if any(self._jitter) else None
+        blur = draw_blur(random, self._blur) if self._blur else 0.0
         window = find_window(hw, crop.scale, crop.top, crop.left, self.crop_hw)
         image, label = self._frames.read(frame, window.rows, window.columns)
         pixels = resize_window(image, window, cv2.INTER_LINEAR)
         values = resize_window(label, window, cv2.INTER_NEAREST)
         classes = self._train_ids(values, frame)
         (y, x), (height, width) = window.offset, window.hw
+        if classes.size:
+            pixels = change_appearance(pixels, colours, blur)
         if crop.mirror and classes.size:
             pixels, classes = cv2.flip(pixels, 1), cv2.flip(classes, 1)
             x = self.crop_hw[1] - x - width

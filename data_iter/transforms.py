@@ -78,6 +78,44 @@ def resize_window(source: np.ndarray, window: Window, interpolation: int) -> np.
     return source[y : y + height, x : x + width]
 
 
+def draw_colours(random: np.random.Generator, jitter: Sequence[float]) -> np.ndarray:
+    """Draw a linear change of an image's colours.
+
+    Parameters
+    ----------
+    jitter : sequence of 4 float
+        Largest change of brightness, contrast and saturation, as shares of 1 (0.3: a factor of 0.7
+        to 1.3), and of hue, as a share of half the colour circle.
+
+    Returns
+    -------
+    ndarray
+        (3, 4) float64: ``new = matrix[:, :3] @ bgr + matrix[:, 3]``, values 0..255. Contrast
+        stretches about middle grey (127.5), saturation about each pixel's luma (ITU-R BT.601), hue
+        turns about the grey axis.
+    """
+    bounds = np.asarray(jitter, float) * random.uniform(-1, 1, 4)
+    (brightness, contrast, saturation), angle = 1 + bounds[:3], np.pi * bounds[3]
+    luma = np.tile([0.114, 0.587, 0.299], (3, 1))
+    third, side = (1 - np.cos(angle)) / 3, np.sin(angle) / np.sqrt(3)
+    turn = np.full((3, 3), third) + np.cos(angle) * np.eye(3)
+    turn += side * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])  # Rodrigues, axis (1, 1, 1)
+    linear = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * luma) @ turn
+    return np.hstack([linear, np.full((3, 1), 127.5 * (1 - contrast) * brightness)])
+
+
+def draw_blur(random: np.random.Generator, blur: float) -> float:
+    """Draw the standard deviation, in pixels, of a Gaussian blur: 0 to ``blur``."""
+    return float(random.uniform(0, blur))
+
+
+def change_appearance(bgr: np.ndarray, colours: np.ndarray | None, blur: float) -> np.ndarray:
+    """Blur (H, W, 3) uint8 by ``blur`` pixels, then apply a matrix of :func:`draw_colours`."""
+    if blur > 0.1:  # below, the kernel's neighbours round to nothing
+        bgr = cv2.GaussianBlur(bgr, (0, 0), blur, borderType=cv2.BORDER_REFLECT_101)
+    return bgr if colours is None else cv2.transform(bgr, colours)
+
+
 def _axis(
     start: int, length: int, side: int, scale: float
 ) -> tuple[slice, int, int, int, np.ndarray]:

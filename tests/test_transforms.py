@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from data_iter.patches import Patch
-from data_iter.transforms import draw_crop, find_window, resize_window
+from data_iter.transforms import (
+    change_appearance,
+    draw_blur,
+    draw_colours,
+    draw_crop,
+    find_window,
+    resize_window,
+)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.25, 1.5, 0.7, 1.1, 0.123456])
@@ -69,3 +76,41 @@ def test_a_patch_smaller_than_the_crop_stays_whole_inside_it():
         if crop.scale == 0.5:
             assert crop.top <= top <= bottom <= crop.top + 64
             assert crop.left <= left <= right <= crop.left + 48
+
+
+class Fixed:
+    """Stands for a generator: every draw is the upper bound."""
+
+    def uniform(self, low, high, size=None):
+        return high if size is None else np.full(size, float(high))
+
+
+PIXELS = np.array([[[10, 20, 30], [200, 100, 50], [128, 128, 128]]], np.uint8)  # BGR
+
+
+@pytest.mark.parametrize(
+    ("jitter", "expected"),
+    [
+        ((0, 0, 0, 0), PIXELS[0]),
+        ((0.5, 0, 0, 0), [[15, 30, 45], [255, 150, 75], [192, 192, 192]]),
+        ((0, 1, 0, 0), [[0, 0, 0], [255, 72, 0], [128, 128, 128]]),  # 2 v - 127.5
+        # luma .114 b + .587 g + .299 r = 21.85 and 96.45; twice the distance from it
+        ((0, 0, 1, 0), [[0, 18, 38], [255, 104, 4], [128, 128, 128]]),
+        # A third of the circle, 2/3 of 180 degrees: the channels change places.
+        ((0, 0, 0, 2 / 3), [[30, 10, 20], [50, 200, 100], [128, 128, 128]]),
+    ],
+)
+def test_colours_by_hand(jitter, expected):
+    found = change_appearance(PIXELS, draw_colours(Fixed(), jitter), 0.0)[0]
+    turned = [np.roll(np.asarray(expected), shift, axis=1) for shift in (0, 1)]
+    allowed = turned if jitter[3] else turned[:1]  # either sense of turning is a third of a circle
+    assert min(np.abs(found.astype(int) - e).max() for e in allowed) <= 1
+
+
+def test_blur_spreads_a_point_and_keeps_its_sum():
+    image = np.zeros((31, 31, 3), np.uint8)
+    image[15, 15] = 255
+    found = change_appearance(image, None, draw_blur(Fixed(), 1.0))
+    assert abs(found[15, 15, 0] - 255 / (2 * np.pi)) < 2
+    assert abs(int(found[:, :, 0].sum()) - 255) < 20
+    assert change_appearance(image, None, 0.0) is image

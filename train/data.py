@@ -35,6 +35,8 @@ def open_batches(
         patch_jitter=data.patch_jitter,
         scales=data.scales,
         mirror=data.mirror,
+        jitter=data.jitter,
+        blur=data.blur,
         seed=config.experiment.seed,
         on_bad_sample=data.on_bad_sample,
         max_bad_share=data.max_bad_share,
