@@ -52,7 +52,6 @@ setup(
         "onnx==1.14.1",
         "opencv-python==4.10.0.84",
         "pandas==2.1.4",  # for gluoncv, which leaves it open
-        "portalocker>=2.8",
         "protobuf>=4",
         "psutil>=5.9",
         "pycocotools>=2.0.7",

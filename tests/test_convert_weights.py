@@ -12,7 +12,8 @@ from configs.schema import Network
 from symbols import get_symbol
 from tools import convert_weights
 from tools.weights.gluoncv import MEAN_RGB, STD_RGB, network_options
-from train.network import build_symbol, join_params, read_params
+from train.network import build_symbol
+from train.params import join_params, read_params
 from train.run_dir import RunDir
 
 SIZES = [(64, 96), (75, 61)]

@@ -10,8 +10,9 @@ from configs.loader import load_config
 from train.data import open_batches
 from train.distributed.workers import Workers
 from train.errors import RunError
+from train.initial import initial_params
 from train.module import TrainingModule
-from train.network import build_symbol, initial_params
+from train.network import build_symbol
 from train.session import train
 from train.stop import StopWish
 

@@ -16,6 +16,7 @@ import training
 from configs.schema import Config
 from data_iter import DataError
 from train import checkpoint
+from train.atomic import digest
 from train.errors import RunError
 from train.health import explained
 
@@ -167,7 +168,7 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path):
         file = tmp_path / f"model-0001{suffix}"
         file.write_bytes(pickle.dumps(Bomb()))
         manifest[0]["files"][suffix] = {
-            "bytes": file.stat().st_size, "sha256": checkpoint._digest(file)
+            "bytes": file.stat().st_size, "sha256": digest(file)
         }  # fmt: skip
     (tmp_path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(RunError, match="no whole checkpoint"):

@@ -19,8 +19,8 @@ from tools import export_onnx, predict, quantize
 from tools.inference import precision
 from tools.inference.run import load_segmenter, read_run
 from train.errors import RunError
-from train.network import INFERENCE_SYMBOL, initial_params
-from train.run_dir import RunDir
+from train.initial import initial_params
+from train.run_dir import INFERENCE_SYMBOL, RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,7 +16,7 @@ import training
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Solver
-from train.network import initial_params
+from train.initial import initial_params
 from train.schedule import learning_rate, server_scheduler
 
 LAST = "model-0003.params"

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from tools import report
-from tools.reporting.curves import read_log
+from train.run_dir import RunDir
 from train.tensorboard import PICTURE_HEIGHT, Board, strip
 
 
@@ -88,7 +88,7 @@ def test_curves_of_two_runs_are_drawn(tmp_path):
         )
         for name, scale in (("a", 1.0), ("b", 0.5))
     ]
-    assert [r["iteration"] for r in read_log(runs[0])] == [20, 20, 40]
+    assert [r["iteration"] for r in RunDir(runs[0]).read_log()] == [20, 20, 40]
     for name, drawn in (("both", runs), ("one", runs[:1])):
         assert (
             report.main(["curves", *map(str, drawn), "--out", str(tmp_path / f"{name}.png")]) == 0

@@ -7,7 +7,8 @@ import numpy as np
 
 from configs.datasets import load_dataset
 from configs.schema import Config, Network
-from train.network import build_symbol, join_params
+from train.network import build_symbol
+from train.params import join_params
 from train.run_dir import RunDir
 
 TINY = Network(

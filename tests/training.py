@@ -11,6 +11,7 @@ import mxnet as mx
 import numpy as np
 
 from train import checkpoint
+from train.params import save_arrays
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = """
@@ -102,7 +103,7 @@ def forget_momentum(out):
         file = out / f"{entry['name']}.state"
         state = mx.nd.load(str(file))
         zeros = {k: v * 0 if k.startswith("momentum:") else v for k, v in state.items()}
-        entry["files"][".state"] = checkpoint.save_arrays(file, zeros)
+        entry["files"][".state"] = save_arrays(file, zeros)
     (out / checkpoint.MANIFEST).write_text(json.dumps(entries))
 
 

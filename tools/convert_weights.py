@@ -41,9 +41,9 @@ from configs.loader import load_config
 from configs.schema import Config
 from tools.weights.onnx_params import read_onnx_params
 from tools.weights.gluoncv import convert, network_options
-from train.checkpoint import save_arrays
 from train.errors import RunError
-from train.network import Params, build_symbol, check_params, join_params, read_params
+from train.network import build_symbol, check_params
+from train.params import Params, join_params, read_arrays, read_params, save_arrays
 from train.run_dir import new_run
 from train.machine import PROJECT
 
@@ -52,8 +52,6 @@ RELEASE = PROJECT / "configs" / "release.cfg"
 
 def zoo_params(name: str, file: Path | None) -> tuple[Params, Params]:
     """Read zoo network ``name`` from ``file``, or from gluoncv's own download, and convert it."""
-    import mxnet as mx
-
     network_options(name)
     if file is None:
         from gluoncv.model_zoo.model_store import get_model_file
@@ -65,22 +63,14 @@ def zoo_params(name: str, file: Path | None) -> tuple[Params, Params]:
             raise RunError(
                 f"{name}: gluoncv could not download it ({cause}); give --params FILE"
             ) from None
-    if not file.is_file():
-        raise RunError(f"{file}: no such parameter file")
-    try:
-        weights = mx.nd.load(str(file))
-    except mx.base.MXNetError:
-        raise RunError(f"{file}: not a whole MXNet parameter file") from None
-    if not isinstance(weights, dict):
-        raise RunError(f"{file}: its arrays have no names")
-    return convert(name, weights, str(file))
+    return convert(name, read_arrays(file), str(file))
 
 
 def write_run(out: Path, config: Config, epoch: int, params: tuple[Params, Params]) -> None:
     """Write a run folder of parameters."""
     with new_run(out) as run:
         run.create(config, load_dataset(config.data.dataset))
-        save_arrays(run.params_file(epoch), join_params(*params))
+        run.save_params(epoch, params)
 
 
 @command

@@ -35,18 +35,18 @@ from mxnet.contrib import amp, quantization
 from rich.progress import track
 
 from configs.errors import ConfigError
-from data_iter.datasets import Sample, find_samples
-from data_iter.image_files import read_image, read_label
-from data_iter.labels import to_train_ids
+from data_iter.datasets import find_samples
+from data_iter.frames import Frames
+from data_iter.image_files import read_image
 from tools.inference.precision import require_bf16
 from tools.inference.run import EMBEDDED, RunParts, find_images, read_run
-from train.checkpoint import save_arrays
+from train.data import open_split
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
-from train.metrics import confusion_matrix, iou, mean_score
-from train.network import INFERENCE_SYMBOL, join_params
+from train.metrics import iou, mean_score
 from train.run_dir import RunDir, new_run
 from train.segmenter import PixelSegmenter, Segmenter
+from train.validation import score_frame
 
 CALIBRATION_IMAGES = 10
 BACKEND = "MKLDNN_QUANTIZE"
@@ -138,29 +138,19 @@ def segmenter_of(run: RunParts) -> Segmenter:
     return Segmenter(run.symbol, run.arg_params, run.aux_params, run.config.network, mx.cpu())
 
 
-def mean_iou(segmenter: PixelSegmenter, run: RunParts, samples: list[Sample]) -> float:
+def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
     """Score whole images at their own size, 0..1."""
-    dataset = run.dataset
-    confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
-    for sample in track(samples, "scoring", transient=True):
-        truth = to_train_ids(read_label(sample.label), dataset.label_lut, sample.label)
-        labels = segmenter.labels(read_image(sample.image))
-        confusion += confusion_matrix(truth, labels, dataset.num_classes, dataset.ignore_id)
-    return mean_score(iou(confusion))
+    numbers = track(range(len(frames)), "scoring", transient=True)
+    scored = (score_frame(segmenter, frames, number, run.dataset) for number in numbers)
+    return mean_score(iou(sum(frame.confusion for frame in scored)))
 
 
 def write_run(out: Path, run: RunParts, epoch: int) -> None:
     """Write a run folder with a graph of inference."""
     with new_run(out) as made:
         made.create(run.config, run.dataset)
-        graph = run.symbol.tojson(remove_amp_cast=False)  # they are what makes bf16 of it
-        (made.path / INFERENCE_SYMBOL).write_text(graph, encoding="utf-8")
-        save_arrays(made.params_file(epoch), join_params(run.arg_params, run.aux_params))
-
-
-def samples_of(run: RunParts, data_root: Path, split: str, labelled: bool = True) -> list[Sample]:
-    """List a split of the run's data set."""
-    return find_samples(run.dataset.layout, data_root, split, run.dataset.home, labelled)
+        made.save_inference_graph(run.symbol)
+        made.save_params(epoch, (run.arg_params, run.aux_params))
 
 
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
@@ -169,7 +159,9 @@ def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
         files = find_images(args.images, args.out)
     elif args.data_root:
         split = run.config.data.train_split
-        files = [sample.image for sample in samples_of(run, args.data_root, split, labelled=False)]
+        dataset = run.dataset
+        samples = find_samples(dataset.layout, args.data_root, split, dataset.home, labelled=False)
+        files = [sample.image for sample in samples]
     else:
         raise ConfigError("int8 needs --images or --data-root, to learn the range of each layer")
     step = max(1, len(files) // CALIBRATION_IMAGES)
@@ -177,16 +169,16 @@ def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
 
 
 def best_int8(
-    run: RunParts, images: list[np.ndarray], samples: list[Sample], max_loss: float
+    run: RunParts, images: list[np.ndarray], frames: Frames | None, max_loss: float
 ) -> RunParts:
     """Quantise as much as the allowed loss of mIoU permits; print each try."""
-    if not samples:
+    if frames is None:
         return to_int8(run, images, ())
-    before = mean_iou(segmenter_of(run), run, samples)
+    before = mean_iou(segmenter_of(run), run, frames)
     print(f"mIoU before {100 * before:.2f} %")
     for count in range(len(FLOAT_GROUPS) + 1):
         quantised = to_int8(run, images, FLOAT_GROUPS[:count])
-        after = mean_iou(segmenter_of(quantised), run, samples)
+        after = mean_iou(segmenter_of(quantised), run, frames)
         kept = ", ".join(FLOAT_GROUPS[:count]) or "none"
         print(f"mIoU after {100 * after:.2f} %, layers in float: {kept}")
         if 100 * (before - after) <= max_loss:
@@ -194,11 +186,11 @@ def best_int8(
     raise RunError(f"{run.path}: int8 loses more than {max_loss} points of mIoU; try bf16")
 
 
-def checked_bf16(run: RunParts, samples: list[Sample], max_loss: float) -> RunParts:
-    """Convert to bf16 and, with ``samples``, hold the loss of mIoU against the allowed one."""
+def checked_bf16(run: RunParts, frames: Frames | None, max_loss: float) -> RunParts:
+    """Convert to bf16 and, with ``frames``, hold the loss of mIoU against the allowed one."""
     made = to_bf16(run)
-    if samples:
-        before, after = (mean_iou(segmenter_of(one), run, samples) for one in (run, made))
+    if frames is not None:
+        before, after = (mean_iou(segmenter_of(one), run, frames) for one in (run, made))
         print(f"mIoU before {100 * before:.2f} %\nmIoU after {100 * after:.2f} %")
         if not 100 * (before - after) <= max_loss:
             raise RunError(f"{run.path}: bf16 loses more than {max_loss} points of mIoU")
@@ -231,12 +223,12 @@ def main(argv=None) -> int:
             f"--data-root: {args.model} has no validation split (data.val_split is empty); "
             "calibrate with --images"
         )
-    samples = samples_of(run, args.data_root, split) if args.data_root else []
+    frames = open_split(run.dataset, args.data_root, split) if args.data_root else None
     if args.precision == "int8":
-        made = best_int8(run, calibration(args, run), samples, args.max_loss)
+        made = best_int8(run, calibration(args, run), frames, args.max_loss)
     else:
-        made = checked_bf16(run, samples, args.max_loss)
-    epoch = args.epoch if args.epoch is not None else RunDir(args.model).epochs()[-1]
+        made = checked_bf16(run, frames, args.max_loss)
+    epoch = args.epoch if args.epoch is not None else RunDir(args.model).newest_epoch()
     write_run(args.out, made, epoch)
     print(f"{args.out}: a run folder in {args.precision}")
     return 0

@@ -1,12 +1,17 @@
-"""Files that appear under their final name only when whole."""
+"""Files that appear under their final name only when whole; their digests; locks of folders."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # the names that atomic_write gives
 
 
 @contextmanager
@@ -51,6 +56,40 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno and _is_ours(error.filename, path):
             error.filename = str(path)  # the name that the user knows
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder that is :func:`locked`."""
+    for file in folder.glob(".*"):
+        if TEMPORARY.fullmatch(file.name):
+            file.unlink()
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+@contextmanager
+def locked(path: Path, taken: Exception) -> Iterator[None]:
+    """Hold a folder, or a lock file, for this process; raise ``taken`` where another has it.
+
+    A lock file is made where it is missing, and stays. (Network file systems can't lock a folder.)
+    The lock ends with the process, however that ends.
+    """
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise taken from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_ours(filename: object, path: Path) -> bool:

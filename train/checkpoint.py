@@ -11,23 +11,21 @@ checkpoint. Nothing here is pickled: reading a run folder runs no code from it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
-
-from .atomic import atomic_write
+from .atomic import atomic_write, digest
 from .errors import RunError
+from .params import Params, read_arrays, save_arrays
 
 log = logging.getLogger("train")
-Arrays = dict[str, mx.nd.NDArray]
 MANIFEST = "checkpoints.json"
 SUFFIXES = (".params", ".state")
-ITERATION = "iteration-"  # begins the names of checkpoints within an epoch
+EPOCH = "model-"  # begins the names of checkpoints at the end of an epoch; MXNet's naming
+ITERATION = "iteration-"  # of those within one
 
 
 @dataclass
@@ -48,6 +46,18 @@ class Progress:
     workers: int = 1
     exploded: int = 0  # latest iterations in a row whose loss was much too high
 
+    @property
+    def iteration(self) -> int:
+        """Iterations that are done."""
+        return self.epoch * self.batches + self.batch
+
+    @property
+    def name(self) -> str:
+        """Of this place's checkpoint."""
+        if self.batch not in (0, self.batches):
+            return f"{ITERATION}{self.iteration:07d}"
+        return f"{EPOCH}{self.epoch + (self.batch > 0):04d}"
+
 
 def begin(folder: Path) -> None:
     """Write an empty manifest: arrays without one then are not a first save cut short."""
@@ -55,7 +65,7 @@ def begin(folder: Path) -> None:
 
 
 def save(
-    folder: Path, name: str, params: Arrays, state: Arrays, progress: Progress, keep: int
+    folder: Path, name: str, params: Params, state: Params, progress: Progress, keep: int
 ) -> None:
     """Write the checkpoint ``name``; then remove all but the best and the ``keep`` newest.
 
@@ -80,7 +90,7 @@ def update_newest(folder: Path, progress: Progress, keep: int) -> None:
     _keep(folder, entries, progress.best, keep)
 
 
-def load_newest(folder: Path) -> tuple[Arrays, Arrays, Progress]:
+def load_newest(folder: Path) -> tuple[Params, Params, Progress]:
     """Read the newest checkpoint that is whole; each one passed over is logged with the reason.
 
     Raises
@@ -158,23 +168,7 @@ def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
         temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
-def save_arrays(path: Path, arrays: Arrays) -> dict[str, Any]:
-    """Write named arrays and read them back, since MXNet may cut a file short without an error."""
-    with atomic_write(path) as temporary:
-        try:
-            mx.nd.save(str(temporary), arrays)
-            whole = set(mx.nd.load(str(temporary))) == set(arrays) if arrays else True
-        except mx.base.MXNetError:
-            whole = False
-        if not whole:
-            raise RunError(
-                f"{path}: could not be written whole (is the disk full?); "
-                "the checkpoints before it are unharmed"
-            )
-        return {"bytes": temporary.stat().st_size, "sha256": _digest(temporary)}
-
-
-def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Arrays:
+def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Params:
     path = folder / f"{entry['name']}{suffix}"
     expected = entry["files"][suffix]
     if not path.is_file():
@@ -183,17 +177,6 @@ def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Arrays:
         raise RunError(
             f"{path}: damaged: {path.stat().st_size} bytes, expected {expected['bytes']}"
         )
-    if _digest(path) != expected["sha256"]:
+    if digest(path) != expected["sha256"]:
         raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
-    try:
-        return mx.nd.load(str(path)) or {}  # a file of no arrays reads as a list
-    except mx.base.MXNetError:
-        raise RunError(f"{path}: not an MXNet parameter file") from None
-
-
-def _digest(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
+    return read_arrays(path)

@@ -14,8 +14,7 @@ from configs.schema import Config, Solver
 from data_iter import DataError
 
 from .command import lacks_memory
-from .errors import RunError
-from .network import reason
+from .errors import RunError, reason
 
 # Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
 EXPLODED = 20.0

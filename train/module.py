@@ -11,7 +11,8 @@ from configs.schema import Solver
 
 from .distributed.workers import Workers
 from .errors import RunError
-from .network import HEAD, Params
+from .network import HEAD
+from .params import Params
 from .schedule import learning_rate, server_scheduler
 
 log = logging.getLogger("train")

@@ -3,6 +3,7 @@
 ``config.cfg``          the resolved configuration (no paths of this machine)
 ``dataset.yaml``        the class table
 ``model-symbol.json``   the graph, for other programs; this project rebuilds it from the config
+``inference-symbol.json``  only in folders that ``tools/quantize.py`` makes: the graph that predicts
 ``model-0020.params``   parameters after 20 epochs, in MXNet's format and naming
 ``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
 ``starts.jsonl``        command, commit, versions and devices of every start
@@ -25,22 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
-import portalocker
 
 from configs.datasets import DatasetSpec, load_dataset
 from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
 from . import machine
-from .atomic import atomic_write
-from .checkpoint import read_manifest
-from .errors import RunError
-from .network import Params, build_symbol, read_params
+from .atomic import atomic_write, locked, remove_leftovers
+from .checkpoint import EPOCH, read_manifest
+from .errors import RunError, reason
+from .network import build_symbol
+from .params import Params, join_params, read_params, save_arrays
 
-PARAMS = re.compile(r"model-(\d{4})\.params")
+PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
 LOG = "log.jsonl"
 LOCK = ".lock"
-TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # names that train.atomic.atomic_write gives
+INFERENCE_SYMBOL = "inference-symbol.json"
 
 
 class RunDir:
@@ -66,15 +67,9 @@ class RunDir:
         """
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = portalocker.Lock(self.path / LOCK, mode="a", timeout=0, fail_when_locked=True)
-        try:
-            lock.acquire()
-        except portalocker.LockException:
-            raise RunError(f"{self.path}: another job is training in this folder") from None
-        with lock:
-            for file in self.path.glob(".*"):  # what a killed job was writing
-                if TEMPORARY.fullmatch(file.name):
-                    file.unlink()
+        taken = RunError(f"{self.path}: another job is training in this folder")
+        with locked(self.path / LOCK, taken):
+            remove_leftovers(self.path)
             goes_on = resume and self.begun()
             if not goes_on:
                 self._check_new()
@@ -159,21 +154,43 @@ class RunDir:
 
     def epochs(self) -> list[int]:
         """List the epochs whose parameters are there, ascending."""
-        matches = (PARAMS.fullmatch(file.name) for file in self.path.glob("model-*.params"))
+        matches = (PARAMS.fullmatch(file.name) for file in self.path.glob(f"{EPOCH}*.params"))
         return sorted(int(match[1]) for match in matches if match)
+
+    def newest_epoch(self) -> int:
+        """Return the last of :meth:`epochs`; ``RunError`` where there is none."""
+        epochs = self.epochs()
+        if not epochs:
+            raise RunError(f"{self.path}: no parameters in it ({EPOCH}NNNN.params)")
+        return epochs[-1]
 
     def params_file(self, epoch: int) -> Path:
         """Name the parameters after ``epoch`` epochs."""
-        return self.path / f"model-{epoch:04d}.params"
+        return self.path / f"{EPOCH}{epoch:04d}.params"
 
     def load_params(self, epoch: int | None = None) -> tuple[Params, Params]:
         """Read the parameters after ``epoch`` epochs (the newest by default)."""
-        if epoch is None:
-            epochs = self.epochs()
-            if not epochs:
-                raise RunError(f"{self.path}: no parameters in it (model-NNNN.params)")
-            epoch = epochs[-1]
-        return read_params(self.params_file(epoch))
+        return read_params(self.params_file(self.newest_epoch() if epoch is None else epoch))
+
+    def save_params(self, epoch: int, params: tuple[Params, Params]) -> None:
+        """Write parameters that were not trained here."""
+        save_arrays(self.params_file(epoch), join_params(*params))
+
+    def is_for_inference(self) -> bool:
+        """Whether the folder holds a graph made for inference (int8, bf16)."""
+        return (self.path / INFERENCE_SYMBOL).is_file()
+
+    def inference_graph(self) -> mx.sym.Symbol:
+        """Read that graph."""
+        file = self.path / INFERENCE_SYMBOL
+        try:
+            return mx.sym.load(str(file))
+        except mx.base.MXNetError as error:
+            raise RunError(f"{file}: not a whole graph ({reason(error)})") from None
+
+    def save_inference_graph(self, symbol: mx.sym.Symbol) -> None:
+        """Write the graph that predicts, in place of the one that the configuration describes."""
+        self._write(INFERENCE_SYMBOL, symbol.tojson(remove_amp_cast=False))  # bf16 is those casts
 
     def note_start(self, contexts: list[mx.Context], seed: int) -> None:
         """Append what this start needs to be repeated to ``starts.jsonl``."""
@@ -196,6 +213,23 @@ class RunDir:
         """Append a line to ``log.jsonl``."""
         with (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read ``log.jsonl``; a validation gets the iteration of the training record before it."""
+        file = self.path / LOG
+        if not file.is_file():
+            raise RunError(f"{self.path}: not a run folder: it has no {LOG}")
+        records, iteration = [], 0
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                iteration = record.setdefault("iteration", iteration)
+            except (ValueError, AttributeError):
+                raise RunError(f"{file}: line {number}: expected a JSON object") from None
+            records.append(record)
+        if not records:
+            raise RunError(f"{file}: it is empty; nothing was logged yet")
+        return records
 
     @property
     def log_bytes(self) -> int:

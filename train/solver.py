@@ -22,9 +22,11 @@ from .data import open_batches, open_split
 from .distributed.workers import Workers
 from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
+from .initial import initial_params
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
-from .network import build_symbol, check_params, initial_params, join_params, split_params
+from .network import build_symbol, check_params
+from .params import join_params, split_params
 from .reporter import Reporter
 from .run_dir import RunDir
 from .stop import StopWish

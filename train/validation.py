@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -14,10 +14,35 @@ from data_iter.frames import Frames
 from data_iter.labels import to_train_ids
 
 from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
-from .network import Params, build_symbol
-from .segmenter import Segmenter
+from .network import build_symbol
+from .params import Params
+from .segmenter import PixelSegmenter, Segmenter
 from .stop import StopWish
 from .tensorboard import PICTURES, strip
+
+
+class ScoredFrame(NamedTuple):
+    """A labelled frame and what a network makes of it.
+
+    ``image`` is (H, W, 3) uint8 RGB, ``truth`` and ``predicted`` (H, W) uint8 train ids.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    confusion: np.ndarray
+
+
+def score_frame(
+    segmenter: PixelSegmenter, frames: Frames, number: int, dataset: DatasetSpec
+) -> ScoredFrame:
+    """Predict one frame at its own size and compare it with its label at full resolution."""
+    bgr, label = frames.read(number)
+    image = bgr[:, :, ::-1]
+    truth = to_train_ids(label, dataset.label_lut, frames.name(number))
+    predicted = segmenter.labels(image)
+    confusion = confusion_matrix(truth, predicted, dataset.num_classes, dataset.ignore_id)
+    return ScoredFrame(image, truth, predicted, confusion)
 
 
 def validate(
@@ -46,12 +71,10 @@ def validate(
     for number in range(len(frames)):
         if stop.reason:
             return None
-        bgr, label = frames.read(number)
-        truth = to_train_ids(label, dataset.label_lut, frames.name(number))
-        predicted = segmenter.labels(bgr[:, :, ::-1])
+        image, truth, predicted, counts = score_frame(segmenter, frames, number, dataset)
         if number < PICTURES:
-            show(f"validation/{number}", strip(bgr[:, :, ::-1], truth, predicted, dataset.palette))
-        confusion += confusion_matrix(truth, predicted, dataset.num_classes, dataset.ignore_id)
+            show(f"validation/{number}", strip(image, truth, predicted, dataset.palette))
+        confusion += counts
     classes = iou(confusion)
     return {
         "val_miou": mean_score(classes),

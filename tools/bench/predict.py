@@ -142,15 +142,14 @@ def _prepare(folder: Path, config_file: Path) -> None:
     from configs.loader import load_config
     from tools import quantize
     from tools.inference.run import read_run
-    from train.checkpoint import save_arrays
-    from train.network import initial_params, join_params
+    from train.initial import initial_params
     from train.run_dir import RunDir
 
     config = load_config(config_file)
     dataset = load_dataset(config.data.dataset)
     run = RunDir(folder / "fp32")
     run.create(config, dataset)
-    save_arrays(run.params_file(0), join_params(*initial_params(config, dataset)))
+    run.save_params(0, initial_params(config, dataset))
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
     folded: RunParts = quantize.folded(read_run(run.path))

@@ -6,14 +6,11 @@ recorded in ``.SPLIT-0000.json``. The manifest, written last, makes the split us
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from data_iter.datasets import Sample
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
 from data_iter.records import MANIFEST, TILE, VERSION, encode_frame, manifest_file, write_records
-from train.atomic import atomic_write
+from train.atomic import atomic_write, digest, locked, remove_leftovers
 from train.machine import allowed_cores
 
 FRAMES_PER_SHARD = 32
@@ -60,11 +57,11 @@ def pack(
     """
     settings = {"version": VERSION, "tile": TILE, "jpeg_quality": jpeg_quality}
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out), ThreadPoolExecutor(allowed_cores()) as pool:
+    taken = DataError(f"{out}: another pack is writing into it")
+    with locked(out, taken), ThreadPoolExecutor(allowed_cores()) as pool:
+        remove_leftovers(out)
         manifest = manifest_file(out, split)
         stem = manifest.name[: -len(MANIFEST)]
-        for left_over in (*out.glob(f"..{stem}-*"), *out.glob(f".{manifest.stem}-*")):
-            left_over.unlink()  # of a pack that was killed within one of its small writes
         wanted = _wanted_shards(samples, stem)
         if manifest.is_file():
             _check_same(manifest, settings, wanted)
@@ -167,7 +164,7 @@ def _write_shard(
         for file in temporary:
             file.unlink(missing_ok=True)
         raise
-    digests, length = [_digest(file) for file in temporary], temporary[0].stat().st_size
+    digests, length = [digest(file) for file in temporary], temporary[0].stat().st_size
     for file, final in zip(temporary, (rec, rec.with_suffix(".idx"))):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -203,26 +200,5 @@ def damaged_files(root: Path, manifest: dict[str, Any]) -> list[str]:
     return [
         name
         for name, sha256 in wanted
-        if not (root / name).is_file() or _digest(root / name) != sha256
+        if not (root / name).is_file() or digest(root / name) != sha256
     ]
-
-
-def _digest(file: Path) -> str:
-    sha256 = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder}: another pack is writing into it") from None
-        yield
-    finally:
-        os.close(handle)

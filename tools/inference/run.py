@@ -23,10 +23,10 @@ from data_iter.datasets import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
 from tools.inference.precision import is_bf16, require_bf16
-from train.errors import RunError
 from train.atomic import atomic_write
 from train.machine import PROJECT
-from train.network import INFERENCE_SYMBOL, Params, build_symbol, check_params, reason
+from train.network import build_symbol, check_params
+from train.params import Params
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
@@ -72,16 +72,10 @@ def read_run(run_dir: Path, epoch: int | None = None) -> RunParts:
     run = RunDir(run_dir)
     config, dataset = run.load()
     params = run.load_params(epoch)
-    graph = run.path / INFERENCE_SYMBOL
-    if graph.is_file():
-        try:
-            symbol = mx.sym.load(str(graph))
-        except mx.base.MXNetError as error:
-            raise RunError(f"{graph}: not a whole graph ({reason(error)})") from None
-    else:
-        symbol = build_symbol(config, dataset)
+    ready = run.is_for_inference()
+    symbol = run.inference_graph() if ready else build_symbol(config, dataset)
     check_params(symbol, *params, run.path, config.network.downsample)
-    return RunParts(run.path, config, dataset, symbol, *params, ready=graph.is_file())
+    return RunParts(run.path, config, dataset, symbol, *params, ready=ready)
 
 
 def load_segmenter(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ matplotlib.use("Agg")  # draws without a screen
 
 import matplotlib.pyplot as plt
 
-from train.errors import RunError
 from train.atomic import atomic_write
+from train.run_dir import RunDir
 
 DPI = 110
 
@@ -36,7 +35,7 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """
     figure, (loss, rate, score) = plt.subplots(3, 1, figsize=(9, 11), sharex=True)
     for color, run in zip(_colors(), runs):
-        records = read_log(run)
+        records = RunDir(run).read_log()
         _line(loss, records, "loss", color=color, label=run.name)
         _line(rate, records, "lr", color=color, label=run.name)
         _line(score, records, "train_miou", color=color, alpha=0.5, linestyle=":")
@@ -55,24 +54,6 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
             figure.savefig(temporary, dpi=DPI, format="png")
     finally:
         plt.close(figure)
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """Read ``log.jsonl``; a validation gets the iteration of the training record before it."""
-    file = run / "log.jsonl"
-    if not file.is_file():
-        raise RunError(f"{run}: not a run folder: it has no log.jsonl")
-    records, iteration = [], 0
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            iteration = record.setdefault("iteration", iteration)
-        except (ValueError, AttributeError):
-            raise RunError(f"{file}: line {number}: expected a JSON object") from None
-        records.append(record)
-    if not records:
-        raise RunError(f"{file}: it is empty; nothing was logged yet")
-    return records
 
 
 def _line(axes: plt.Axes, records: list[dict[str, Any]], key: str, **style: Any) -> None:

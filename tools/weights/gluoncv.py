@@ -17,7 +17,8 @@ from configs.schema import Network
 from symbols import get_symbol
 from symbols.resnet import UNITS
 from train.errors import RunError
-from train.network import Params, param_shapes
+from train.network import param_shapes
+from train.params import Params
 
 MEAN_RGB = (123.675, 116.28, 103.53)  # 255 times ImageNet's customary .485 .456 .406
 STD_RGB = 255 * np.array([0.229, 0.224, 0.225], np.float64)

@@ -13,7 +13,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from train.errors import RunError
-from train.network import Params, param_shapes
+from train.network import param_shapes
+from train.params import Params
 
 BN_INPUTS = ("gamma", "beta", "moving_mean", "moving_var")  # of ONNX BatchNormalization, after X
 LAYERS = ("Conv", "ConvTranspose", "BatchNormalization")  # operators whose inputs are parameters

@@ -1,0 +1,93 @@
+"""The parameters that training begins with: drawn at random, then taken over from another run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import mxnet as mx
+
+from configs.datasets import DatasetSpec
+from configs.loader import differences
+from configs.schema import Config
+
+from .errors import RunError
+from .network import build_symbol, param_shapes
+from .params import Params, read_params
+from .run_dir import RunDir
+
+log = logging.getLogger("train")
+
+# Keys of [network] under which the same parameters are another function; their shapes don't tell.
+MEANING = ("stride_in", "pool_pad", "bn_eps", "mean_rgb")
+
+
+def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params]:
+    """Parameters at the start of training, the same for the same seed.
+
+    Convolutions are drawn by Xavier's rule (uniform, fan in; the release): evenly from -b to b with
+    b^2 = ``solver.init_magnitude`` / fan in. Normalisations begin as identity. Then every parameter
+    that ``solver.init_from`` has under the same name and shape takes its place. What was loaded and
+    what was not is logged.
+
+    Raises
+    ------
+    RunError
+        ``solver.init_from`` cannot be read, has nothing that fits, or is an int8 or bf16 folder.
+    """
+    symbol = build_symbol(config, dataset)
+    shapes, attributes = param_shapes(symbol, config.network.downsample), symbol.attr_dict()
+    mx.random.seed(config.experiment.seed)
+    xavier = mx.init.Xavier("uniform", "in", config.solver.init_magnitude)
+    params: tuple[Params, Params] = ({}, {})
+    for group, found in zip(params, shapes):
+        for name in sorted(found):
+            group[name] = mx.nd.zeros(found[name])
+            xavier(mx.init.InitDesc(name, attributes.get(name)), group[name])
+    if config.solver.init_from:
+        source = Path(config.solver.init_from)
+        _take_over(params, _newest(RunDir(source), config) if source.is_dir() else source)
+    return params
+
+
+def _newest(run: RunDir, config: Config) -> Path:
+    """Name the newest parameters of a run; warn of options that they were trained with."""
+    newest = run.params_file(run.newest_epoch())
+    if run.is_for_inference():
+        raise RunError(
+            f"{run.path}: int8 and bf16 folders can't be trained; start from the original"
+        )
+    if run.begun():
+        keys = tuple(f"network.{key}:" for key in MEANING)
+        changed = differences(run.load()[0], config)
+        found = [change for change in changed if change.startswith(keys)]
+        if found:
+            log.warning(
+                "%s was trained with other options, which its parameters need: %s",
+                run.path, "; ".join(found),
+            )  # fmt: skip
+    return newest
+
+
+def _take_over(params: tuple[Params, Params], file: Path) -> None:
+    loaded, skipped = set(), []
+    for group, found in zip(params, read_params(file)):
+        for name, value in found.items():
+            if name in group and group[name].shape == value.shape:
+                group[name] = value.astype("float32")
+                loaded.add(name)
+            elif name in group:
+                skipped.append(f"{name} is {value.shape} there, {group[name].shape} here")
+            else:
+                skipped.append(f"{name} is not in this network")
+    if not loaded:
+        raise RunError(f"{file}: none of its parameters fits this network; first: {skipped[0]}")
+    initialised = [name for group in params for name in group if name not in loaded]
+    log.info(
+        "%s: %d parameters loaded, %d initialised, %d skipped",
+        file, len(loaded), len(initialised), len(skipped),
+    )  # fmt: skip
+    for name in initialised:
+        log.info("  initialised: %s", name)
+    for reason in skipped:
+        log.info("  skipped: %s", reason)
