@@ -1,4 +1,4 @@
-"""The README stays true: commands, options, configs and files that it names are there."""
+"""README and docs/ stay true: commands, options, configs and files that they name are there."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ from configs.schema import SECTIONS
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", README)))
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")  # continued lines joined
+COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", TEXT)))
 
 
 @pytest.mark.parametrize(("file", "arguments"), COMMANDS)
@@ -25,7 +27,7 @@ def test_every_command_is_named():
     commands = [*(PROJECT / "tools").glob("*.py"), *(PROJECT / "train").glob("*.py")]
     for file in commands:
         if '__name__ == "__main__"' in file.read_text():
-            assert f"python {file.relative_to(PROJECT)}" in README, file.name
+            assert f"python {file.relative_to(PROJECT)}" in TEXT, file.name
 
 
 def test_every_experiment_has_a_row():
@@ -36,13 +38,26 @@ def test_every_experiment_has_a_row():
 
 
 def test_every_key_that_it_sets_exists():
-    keys = set(re.findall(r"\b((?:experiment|network|data|solver)\.[a-z_]+)\b", README))
+    keys = set(re.findall(r"\b((?:experiment|network|data|solver)\.(?!(?:py|md)\b)[a-z_]+)\b", TEXT))
     assert keys
     for key in keys:
         section, name = key.split(".")
         assert name in SECTIONS[section].__dataclass_fields__, key
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (PROJECT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_is_a_door_to_every_page():
+    assert len(README.splitlines()) <= 150
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in README, page.name
+
+
+def test_prose_is_wrapped():
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            assert len(line) <= 100 or line.startswith(("|", "    ")), f"{page.name}: {line}"
