@@ -13,8 +13,8 @@ from train.errors import RunError
 from train.initial import initial_params
 from train.module import TrainingModule
 from train.network import build_symbol
-from train.session import train
 from train.stop import StopWish
+from train.trainer import train
 
 STEPS = 5
 

@@ -52,6 +52,11 @@ class Progress:
         return self.epoch * self.batches + self.batch
 
     @property
+    def place(self) -> tuple[int, int, int]:
+        """What must be the same in all synchronous workers."""
+        return self.epoch, self.batch, self.batches
+
+    @property
     def name(self) -> str:
         """Of this place's checkpoint."""
         if self.batch not in (0, self.batches):
@@ -60,8 +65,12 @@ class Progress:
 
 
 def begin(folder: Path) -> None:
-    """Write an empty manifest: arrays without one then are not a first save cut short."""
-    _write(folder, [])
+    """Write an empty manifest, if there is none.
+
+    Parameters without a manifest can then not be mistaken for a first save that was cut short.
+    """
+    if not read_manifest(folder):
+        _write(folder, [])
 
 
 def save(

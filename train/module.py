@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from fnmatch import fnmatch
 
 import mxnet as mx
@@ -37,7 +38,7 @@ class TrainingModule:
     params : tuple of dict
         Arguments and auxiliary states.
     state : dict
-        What :meth:`state` and :meth:`statistics` return; empty at the start of training.
+        What :meth:`snapshot` returned; empty at the start of training.
     workers : Workers
         The other processes that train the same network.
     iterations, epoch_length, done : int
@@ -66,12 +67,13 @@ class TrainingModule:
         done: int,
         learns_bn: bool,
     ):
-        self._data, self._label = data, label
+        self._data, self._label, self._workers = data, label, workers
+        self.learns_bn = learns_bn
         self._solver, self._length = solver, (iterations, epoch_length)
         self._frozen = _matching(solver.freeze, params[0])
         self._contexts = contexts
         _multiply_rates(symbol, params[0], solver)
-        self._module = self._bound(symbol, params, learns_bn)
+        self._module = self._bound(symbol, params)
         # The loss already is a mean on each device; the gradients of devices and synchronous
         # workers are summed. The release divides that sum by the crops instead of the devices.
         parts = solver.batch_size if solver.normalization == "release" else len(contexts)
@@ -92,11 +94,9 @@ class TrainingModule:
         self._optimizer, self._updater = self._module._optimizer, self._module._updater
         self._set_state(state)
 
-    def _bound(
-        self, symbol: mx.sym.Symbol, params: tuple[Params, Params], learns_bn: bool
-    ) -> mx.mod.Module:
+    def _bound(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> mx.mod.Module:
         frozen = set(self._frozen)
-        if self._solver.fixed_bn == "all" and not learns_bn:
+        if self._solver.fixed_bn == "all" and not self.learns_bn:
             frozen.update(name for name in params[0] if name.endswith(("/bn_gamma", "/bn_beta")))
         module = mx.mod.Module(
             symbol,
@@ -117,7 +117,8 @@ class TrainingModule:
         That of a parameter which is frozen now stays, and moves nothing.
         """
         mx.nd.waitall()
-        module = self._bound(symbol, params, learns_bn=False)
+        self.learns_bn = False
+        module = self._bound(symbol, params)
         module.borrow_optimizer(self._module)
         self._module = module
 
@@ -167,7 +168,38 @@ class TrainingModule:
             for name, value in device.aux_dict.items()
         }
 
+    def snapshot(self) -> tuple[tuple[Params, Params], Params]:
+        """Return the parameters and the state for a checkpoint; every worker has to call this.
+
+        While several devices or workers learn BN statistics, each has its own. The parameters then
+        hold their mean, the state those of each device of worker K as ``workerK.deviceJ:NAME``.
+        """
+        (arguments, means), state = self.params(), self.state()
+        if self.learns_bn and self._workers.count * len(self._contexts) > 1:
+            for rank, own in enumerate(self._workers.gather("statistics", self.statistics())):
+                state |= {f"worker{rank}.{name}": value for name, value in own.items()}
+            table = self._workers.gather("means", means)
+            means = {name: sum(own[name] for own in table) / len(table) for name in means}
+        return (arguments, means), state
+
+    def digest(self) -> int:
+        """Return a checksum of the weights."""
+        return zlib.crc32(self._content())
+
+    def check_equal(self, place: tuple[int, ...]) -> None:
+        """Raise ``RunError`` unless all synchronous workers are at one place with one network."""
+        if self._workers.count > 1:
+            content = repr(place).encode() + self._content()
+            self._workers.check_equal("progress or parameters", content)
+
+    def _content(self) -> bytes:
+        weights = self.params()[0]
+        return b"".join(weights[name].asnumpy().tobytes() for name in sorted(weights))
+
     def _set_state(self, state: Params) -> None:
+        if self.learns_bn:
+            own = f"worker{self._workers.rank}."
+            state = state | {k[len(own) :]: v for k, v in state.items() if k.startswith(own)}
         for index, name in self._optimizer.idx2name.items():
             if self._updater and f"momentum:{name}" in state:
                 context = self._contexts[index % len(self._contexts)]

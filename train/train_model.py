@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     out = args.out or Path("runs") / args.config.stem
     with StopWish(args.time_limit) as stop:  # from here on, loading MXNet takes a while
         devices = contexts(args.gpus, args.cpus)
-        from train.session import train  # it loads MXNet, which has to know the threads before
+        from train.trainer import train  # it loads MXNet, which has to know the threads before
 
         return train(
             config, dataset, args.data_root, out, devices,

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,27 +59,33 @@ def work(contexts) -> None:
 def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
     from configs.datasets import load_dataset
     from configs.loader import load_config
+    from train.data import open_batches
+    from train.distributed.workers import Workers
     from train.reporter import Reporter
     from train.run_dir import RunDir
-    from train.solver import Solver
-    from train.distributed.workers import Workers
+    from train.start import start
+    from train.trainer import Trainer
 
     # Closer patches give an epoch more batches than a run takes.
     options = ["data.val_split=", "data.patch_stride=8", f"solver.log_every={ITERATIONS}"]
     config = load_config(CONFIG, options)
     dataset = load_dataset(config.data.dataset)
     out.mkdir()
-    solver = Solver(config, dataset, data, devices, RunDir(out), Workers(config.solver.kvstore))
-    solver.start()
-    with Reporter(None, 1, solver.iterations, 0) as solver.reporter:
-        measures = {
-            "loop": partial(_whole_loop, solver),
-            "bare": partial(_bare_loop, solver),
-            "outside": partial(_outside, solver),
-        }
-        in_turn(measures, 1)  # loads libraries and allocates
-        found = in_turn(measures, runs)
-    solver.batches.close()
+    run, workers = RunDir(out), Workers(config.solver.kvstore)
+    with closing(open_batches(config, dataset, data)) as batches:
+        progress, module = start(config, dataset, batches, devices, run, workers, False)
+        clock = TimedModule(module)
+        with Reporter(None, 1, len(batches), 0) as reporter:
+            parts = (progress, reporter, run, workers)
+            trainer = Trainer(config, dataset, batches, None, devices[0], module, *parts)
+            timed = Trainer(config, dataset, batches, None, devices[0], clock, *parts)
+            measures = {
+                "loop": partial(_whole_loop, trainer),
+                "bare": partial(_bare_loop, module, batches),
+                "outside": partial(_outside, timed, clock),
+            }
+            in_turn(measures, 1)  # loads libraries and allocates
+            found = in_turn(measures, runs)
     name = f"toy_{len(devices)}contexts_{allowed_cores()}threads"
     rates = {what: [ITERATIONS / seconds for seconds in found[what]] for what in ("loop", "bare")}
     samples = [rate * config.solver.batch_size for rate in rates["loop"]]
@@ -92,51 +99,59 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
     ]
 
 
-def _whole_loop(solver) -> float:
+class TimedModule:
+    """A training module whose steps are waited for and timed."""
+
+    def __init__(self, module):
+        self._module, self.seconds = module, 0.0
+
+    def step(self, *arguments):
+        """Train on a batch, as :meth:`train.module.TrainingModule.step`."""
+        import mxnet as mx
+
+        start = time.perf_counter()
+        outputs = self._module.step(*arguments)
+        mx.nd.waitall()
+        self.seconds += time.perf_counter() - start
+        return outputs
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self._module.lr
+
+
+def _whole_loop(trainer) -> float:
     """Time the trainer's own loop in seconds, with batches already on their way."""
     import mxnet as mx
 
-    solver.batches.seek(0, 0)
-    solver.progress.batch = 0
-    batch = solver.batches.next()
+    batches = trainer.batches
+    batches.seek(0, 0)
+    batch = batches.next()
     mx.nd.waitall()
     start = time.perf_counter()
     for _ in range(ITERATIONS):
-        solver.step(batch)
-        batch = solver.batches.next()
+        trainer.step(batch)
+        batch = batches.next()
     mx.nd.waitall()
     return time.perf_counter() - start
 
 
-def _outside(solver) -> float:
+def _outside(trainer, clock: TimedModule) -> float:
     """Return the share, 0..1, of the loop that is not forward, backward and update."""
-    import mxnet as mx
-
-    step, inside = solver.module.step, []
-
-    def timed(*arguments):
-        start = time.perf_counter()
-        outputs = step(*arguments)
-        mx.nd.waitall()
-        inside.append(time.perf_counter() - start)
-        return outputs
-
-    solver.module.step = timed
-    try:
-        whole = _whole_loop(solver)
-    finally:
-        del solver.module.step
-    return 1 - sum(inside) / whole
+    before = clock.seconds
+    whole = _whole_loop(trainer)
+    return 1 - (clock.seconds - before) / whole
 
 
-def _bare_loop(solver) -> float:
+def _bare_loop(module, batches) -> float:
     """Time forward, backward and update alone, in seconds."""
     import mxnet as mx
 
-    batch = solver.batches.next()
+    batch = batches.next()
     mx.nd.waitall()
     start = time.perf_counter()
     for iteration in range(ITERATIONS):
-        solver.module.step(batch, iteration)
+        module.step(batch, iteration)
     mx.nd.waitall()
     return time.perf_counter() - start

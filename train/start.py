@@ -1,0 +1,95 @@
+"""What a run needs before its first step: where it stands, and the network bound to its devices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import mxnet as mx
+
+from configs.datasets import DatasetSpec
+from configs.schema import Config
+from data_iter.segmentation_iter import SegmentationIter
+
+from . import checkpoint
+from .checkpoint import Progress
+from .distributed.workers import Workers
+from .errors import RunError
+from .initial import initial_params
+from .module import TrainingModule
+from .network import build_symbol, check_params
+from .params import Params, split_params
+from .run_dir import RunDir
+
+
+def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context]) -> None:
+    """Raise ``RunError`` where the configuration does not suit the devices or the classes."""
+    batch_size = config.solver.batch_size
+    if batch_size % len(contexts):
+        raise RunError(
+            f"solver.batch_size {batch_size} cannot be shared equally by {len(contexts)} devices"
+        )
+    weights, classes = len(config.solver.class_weights), dataset.num_classes
+    if weights not in (0, classes):
+        raise RunError(
+            f"solver.class_weights: expected {classes} numbers, one for each class of "
+            f"{dataset.name}, got {weights}"
+        )
+
+
+def start(
+    config: Config,
+    dataset: DatasetSpec,
+    batches: SegmentationIter,
+    contexts: list[mx.Context],
+    run: RunDir,
+    workers: Workers,
+    allow_changes: bool,
+) -> tuple[Progress, TrainingModule]:
+    """Begin, or go on from the newest checkpoint in the run folder, and note the start there.
+
+    Raises
+    ------
+    RunError
+        The data or the devices are not those of the checkpoint, without ``allow_changes``; the
+        network is another; or the workers differ.
+    """
+    here = {
+        "patches": len(batches.reader),
+        "batches": len(batches),
+        "devices": len(contexts),
+        "workers": workers.count,
+    }
+    state: Params = {}
+    if checkpoint.read_manifest(run.path):
+        named, state, progress = checkpoint.load_newest(run.path)
+        params = split_params(named)
+        symbol = build_symbol(config, dataset)
+        check_params(symbol, *params, run.path, config.network.downsample)
+        if not allow_changes:
+            checkpoint.check_same(run.path, progress, here)
+    else:
+        progress = Progress()
+        params = initial_params(config, dataset)
+    progress = dataclasses.replace(progress, **here)
+    if workers.rank == 0:
+        checkpoint.begin(run.path)
+        run.describe(config, dataset)
+        run.note_start(contexts, config.experiment.seed)
+        run.cut_log(progress.log_bytes)
+    learns_bn = progress.epoch < config.solver.learn_bn_epochs
+    module = TrainingModule(
+        build_symbol(config, dataset, learn_bn=learns_bn, weighted=True),
+        contexts,
+        batches.provide_data,
+        batches.provide_label,
+        config.solver,
+        params,
+        state,
+        workers,
+        config.solver.epochs * len(batches),
+        len(batches),
+        progress.iteration,
+        learns_bn,
+    )
+    module.check_equal(progress.place)
+    return progress, module

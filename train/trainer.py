@@ -1,0 +1,247 @@
+"""The training loop (paper, section 4.1.1): batch, step, log; after an epoch save and validate."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from configs.datasets import DatasetSpec
+from configs.schema import Config
+from data_iter import DataError
+from data_iter.frames import Frames
+from data_iter.segmentation_iter import SegmentationIter
+
+from . import checkpoint
+from .checkpoint import Progress
+from .data import open_batches, open_split
+from .distributed.workers import Workers
+from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
+from .metrics import confusion_matrix, iou, mean_score
+from .module import TrainingModule
+from .network import build_symbol
+from .params import Params, join_params
+from .reporter import Reporter
+from .run_dir import RunDir
+from .start import check, start
+from .stop import SAVED, StopWish
+from .validation import validate
+
+log = logging.getLogger("train")
+
+
+def train(
+    config: Config,
+    dataset: DatasetSpec,
+    data_root: Path,
+    out: Path,
+    contexts: list[mx.Context],
+    *,
+    stop: StopWish,
+    resume: bool = False,
+    allow_changes: bool = False,
+) -> int:
+    """Train ``config``'s network on a data set, in the run folder ``out``.
+
+    Where the run folder has checkpoints, training goes on from the newest whole one, and on CPUs
+    ends with the same bits as a run that was never interrupted.
+
+    Parameters
+    ----------
+    config : Config
+        The experiment.
+    dataset : DatasetSpec
+        The class table of ``config.data.dataset``.
+    data_root, out : Path
+        The data set's folder, and the run folder.
+    contexts : list of Context
+        Devices; each gets an equal share of every batch.
+    stop : StopWish
+        When to save and end.
+    resume : bool
+        Go on from the newest checkpoint in ``out``, if there is one.
+    allow_changes : bool
+        Resume with another configuration, data or number of devices, too.
+
+    Returns
+    -------
+    int
+        0: all epochs are done; 75: saved before, start again to go on.
+
+    Raises
+    ------
+    DataError, RunError
+        The data, the run folder or the machine cannot be used, or training cannot go on.
+    """
+    run, solver = RunDir(out), config.solver
+    with Workers(solver.kvstore) as workers:
+        check(config, dataset, contexts)
+        writes = workers.rank == 0
+        batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
+        frames = None
+        if config.data.val_split:
+            frames = open_split(dataset, data_root, config.data.val_split)
+        folder = run.open(config, dataset, resume, allow_changes) if writes else run.join()
+        with closing(batches), folder, explained(config, out, data_root):
+            progress, module = start(
+                config, dataset, batches, contexts, run, workers, allow_changes
+            )
+            iterations = solver.epochs * len(batches)
+            reporter = Reporter(
+                run if writes else None, solver.epochs, iterations, progress.iteration
+            )
+            trainer = Trainer(
+                config, dataset, batches, frames, contexts[0], module, progress, reporter, run,
+                workers,
+            )  # fmt: skip
+            return 0 if trainer.fit(stop) else SAVED
+
+
+@dataclass
+class Trainer:
+    """Trains a network; :func:`train` puts its parts together."""
+
+    config: Config
+    dataset: DatasetSpec
+    batches: SegmentationIter
+    frames: Frames | None  # of the validation split
+    context: mx.Context  # computes the validation
+    module: TrainingModule
+    progress: Progress
+    reporter: Reporter
+    run: RunDir
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        self._saved = self.progress.iteration  # of the newest checkpoint
+
+    def fit(self, stop: StopWish) -> bool:
+        """Train until the last epoch, or until ``stop`` has a reason; return whether it is done."""
+        epochs = self.config.solver.epochs
+        with self.reporter:
+            while self.progress.epoch < epochs:
+                if not (self._train_epoch(stop) and self._end_epoch(stop)):
+                    break
+        if self.workers.count > 1:
+            place = (self.workers.rank, self.workers.count, self.module.digest())
+            log.info("worker %d of %d: parameters %08x", *place)
+        done = self.progress.epoch >= epochs
+        if not done:
+            why, iteration = stop.reason or "another worker", self.progress.iteration
+            log.info("stopped by %s after iteration %d; saved, go on with --resume", why, iteration)
+        return done
+
+    def _train_epoch(self, stop: StopWish) -> bool:
+        """Train what is left of the epoch; False where a wish to stop ended it before."""
+        every = self.config.solver.checkpoint_every
+        self.batches.seek(self.progress.epoch, self.progress.batch)
+        try:
+            for batch in self.batches:
+                self.step(batch)
+                if self.workers.agree(stop.reason is not None):
+                    self._save()
+                    return False
+                if every and self.progress.iteration % every == 0:
+                    self._save()
+        except DataError:  # a file or the whole folder is gone; what was learnt is not
+            # Several workers can only save together.
+            if self.workers.count == 1 and self.progress.iteration > self._saved:
+                self._save()
+            raise
+        return True
+
+    def step(self, batch: mx.io.DataBatch) -> None:
+        """Train on one batch."""
+        progress = self.progress
+        probabilities = self.module.step(batch, progress.iteration)
+        loss = cross_entropy(probabilities, batch.label[0], self.dataset.ignore_id)
+        self._watch_loss(loss, batch)
+        progress.losses.append(loss)
+        progress.batch += 1
+        self.reporter.step(self.batches.batch_size)
+        at_end = progress.batch == len(self.batches)
+        if progress.batch % self.config.solver.log_every == 0 or at_end:
+            self._log(probabilities, batch)
+
+    def _log(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch) -> None:
+        """Report the losses since the last report, and the epoch's mIoU on such batches."""
+        progress = self.progress
+        confusion = confusion_matrix(
+            batch.label[0].asnumpy().astype(np.uint8),
+            probabilities.argmax(axis=1).asnumpy().astype(np.uint8),
+            self.dataset.num_classes,
+            self.dataset.ignore_id,
+        )
+        if progress.confusion:
+            confusion += np.array(progress.confusion)
+        progress.confusion = confusion.tolist()
+        loss, miou = float(np.mean(progress.losses)), mean_score(iou(confusion))
+        progress.losses = []
+        self.reporter.train(progress.epoch + 1, progress.iteration, self.module.lr, loss, miou)
+
+    def _end_epoch(self, stop: StopWish) -> bool:
+        """Save a finished epoch and validate it; False where a wish to stop ended it before."""
+        progress, solver = self.progress, self.config.solver
+        params = self._save()
+        writes = self.workers.rank == 0
+        if writes and self.frames and not self._validate(params, stop):
+            self.workers.agree(True)
+            return False
+        progress.epoch, progress.batch, progress.confusion = progress.epoch + 1, 0, []
+        if writes:
+            progress.log_bytes = self.run.log_bytes
+            checkpoint.update_newest(self.run.path, progress, solver.keep_checkpoints)
+        if self.module.learns_bn and progress.epoch >= solver.learn_bn_epochs:
+            self.module.fix_bn(build_symbol(self.config, self.dataset, weighted=True), params)
+        return not self.workers.agree(stop.reason is not None)
+
+    def _validate(self, params: tuple[Params, Params], stop: StopWish) -> bool:
+        """Score the epoch; False where a wish to stop ended that early."""
+        progress = self.progress
+        scores = validate(
+            self.config,
+            self.dataset,
+            self.frames,
+            params,
+            self.context,
+            stop,
+            functools.partial(self.reporter.picture, progress.iteration),
+        )
+        if scores is None:
+            return False
+        self.reporter.validation(progress.epoch + 1, progress.iteration, scores)
+        progress.val_miou = scores["val_miou"]
+        if progress.best_miou is None or progress.val_miou > progress.best_miou:
+            progress.best, progress.best_miou = progress.name, progress.val_miou
+        return True
+
+    def _save(self) -> tuple[Params, Params]:
+        """Write a checkpoint and return its parameters; every worker has to call this."""
+        progress = self.progress
+        self.module.check_equal(progress.place)
+        params, state = self.module.snapshot()
+        self._saved = progress.iteration
+        if self.workers.rank == 0:
+            progress.log_bytes = self.run.log_bytes
+            keep = self.config.solver.keep_checkpoints
+            checkpoint.save(
+                self.run.path, progress.name, join_params(*params), state, progress, keep
+            )
+        return params
+
+    def _watch_loss(self, loss: float, batch: mx.io.DataBatch) -> None:
+        """Raise ``RunError`` once the loss is no number, or has been far too high for long."""
+        progress = self.progress
+        progress.exploded = progress.exploded + 1 if loss > EXPLODED else 0
+        if not math.isfinite(loss) or progress.exploded == EXPLODED_FOR:
+            files = sorted({self.batches.reader.name(int(i)) for i in batch.index})
+            # The loss is that of the saved parameters where nothing was learnt since.
+            newest = progress.name if 0 < self._saved == progress.iteration else None
+            place = (progress.iteration + 1, self.module.lr)
+            raise lost(self.config.solver, loss, *place, files, newest)
