@@ -10,7 +10,7 @@ from configs.schema import Network
 from symbols import get_symbol
 from symbols.receptive_field import receptive_radius
 from tools.inference.averaging import Averager, spans
-from tools.inference.run import load_segmenter
+from tools.inference.backends import load_segmenter
 from train.segmenter import PixelSegmenter
 
 

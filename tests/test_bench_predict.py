@@ -1,7 +1,5 @@
 """The benchmark of prediction, on a network and sizes that take seconds."""
 
-from argparse import Namespace
-
 import pytest
 from tiny_run import make_run
 
@@ -17,8 +15,7 @@ BACKENDS = ("mxnet", "openvino")  # that have cases in bf16
 @pytest.mark.slow
 def test_rows_name_what_was_measured(tmp_path, capsys):
     run = make_run(tmp_path / "run")
-    args = Namespace(runs=2, sizes=[(64, 64), (64, 96)], config=run.path / "config.cfg")
-    rows = bench_predict.rows(args)
+    rows = bench_predict.rows(runs=2, sizes=[(64, 64), (64, 96)], config=run.path / "config.cfg")
     assert all(row.keys() == {"name", "value", "unit", "ratio_to", "ratio", "runs"} for row in rows)
     by_name = {row["name"]: row for row in rows}
     left_out = capsys.readouterr().err.count("left out: ")  # bf16, on processors without it

@@ -1,7 +1,5 @@
 """The benchmarks of scoring and CRF, at a size that says nothing about speed."""
 
-from argparse import Namespace
-
 from tools.bench import crf as bench_crf
 from tools.bench import evaluate as bench_evaluate
 
@@ -19,11 +17,11 @@ def check(rows):
 
 
 def test_evaluate():
-    rows = check(bench_evaluate.rows(Namespace(runs=1, hw=(48, 80), frames=2)))
+    rows = check(bench_evaluate.rows(runs=1, hw=(48, 80), frames=2))
     assert "evaluate_cityscapesscripts_48x80_1thread" in rows
 
 
 def test_crf():
-    rows = check(bench_crf.rows(Namespace(runs=1, hw=(48, 80))))
+    rows = check(bench_crf.rows(runs=1, hw=(48, 80)))
     assert rows["crf_10of19classes_48x80_identical_labels"]["value"] >= 99.9
     assert rows["crf_plain_19classes_48x80_memory"]["value"] > 50

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 
 import pytest
 
@@ -47,7 +46,7 @@ def test_peak_memory_is_the_process_own():
 def test_rows_are_printed_whole_and_written(tmp_path, monkeypatch, capsys):
     name = "data_prepared_jpeg_544_2threads_with_a_name_that_is_longer_than_a_narrow_table"
     rows = [measuring.row(name, "samples/s", [12.5, 2.0, 4.0])]
-    monkeypatch.setattr(bench_data, "rows", lambda args: rows[: args.runs])
+    monkeypatch.setattr(bench_data, "rows", lambda runs: rows[:runs])
     assert benchmark.main(["data", "--runs", "1", "--json", str(tmp_path / "rows.json")]) == 0
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
     assert name in capsys.readouterr().out
@@ -55,8 +54,8 @@ def test_rows_are_printed_whole_and_written(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_data_measures_every_mode():
-    args = Namespace(runs=1, sides=(544,), threads=(2,), frames=2, seconds=0.2)
-    rows = {row["name"]: row for row in bench_data.rows(args)}
+    measured = bench_data.rows(runs=1, sides=(544,), threads=(2,), frames=2, seconds=0.2)
+    rows = {row["name"]: row for row in measured}
     naive = "data_naive_544_2processes"
     for mode in ("direct", "prepared_png", "prepared_jpeg", "cached"):
         row = rows[f"data_{mode}_544_2threads"]

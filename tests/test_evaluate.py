@@ -8,7 +8,8 @@ from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import args, ev
 from PIL import Image
 
 from configs.datasets import load_dataset
-from tools.evaluate import main, score_folder
+from tools.evaluate import main
+from tools.scoring.folder import score_folder
 
 CITYSCAPES = load_dataset("cityscapes")
 

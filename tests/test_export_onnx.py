@@ -11,7 +11,7 @@ from tiny_run import make_run, noise
 
 from data_iter.image_files import read_label
 from tools import export_onnx, predict
-from tools.inference.run import load_segmenter, require
+from tools.inference.backends import load_segmenter, require
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

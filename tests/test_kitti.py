@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from configs.datasets import load_dataset
-from tools.evaluate import main, score_folder
+from tools.evaluate import main
+from tools.scoring.folder import score_folder
 from tools.scoring.kitti import category_scores
 from tools.scoring.kitti_bev import read_calibration, to_bev
 from tools.shared.probabilities import write_probabilities

@@ -17,7 +17,7 @@ from tools import make_toy_data
 from tools.toy.canvas import Camera
 
 SCRIPT = Path(make_toy_data.__file__)
-COMMON = "--frames 9 --size 65x130"
+COMMON = "--frames 9 --size 65,130"
 
 
 def generate(out, options):
@@ -104,7 +104,7 @@ def test_camera_projects_by_hand_and_back():
 
 
 def test_kitti_calibration_is_true_to_the_picture(tmp_path):
-    assert generate(tmp_path, "--layout kitti --frames 12 --size 188x621") == 0
+    assert generate(tmp_path, "--layout kitti --frames 12 --size 188,621") == 0
     training = tmp_path / "data_road" / "training"
     names = sorted(path.stem for path in (training / "image_2").iterdir())
     assert names == [f"{c}_{n:06d}" for c in ("um", "umm", "uu") for n in range(4)]
@@ -145,7 +145,7 @@ def test_kitti_calibration_is_true_to_the_picture(tmp_path):
 
 
 def test_voc_objects_have_a_border_and_the_lists_agree(tmp_path):
-    assert generate(tmp_path, "--layout voc --frames 8 --size 81x109") == 0
+    assert generate(tmp_path, "--layout voc --frames 8 --size 81,109") == 0
     root = tmp_path / "VOCdevkit" / "VOC2012"
     lists = {p.stem: p.read_text().split() for p in (root / "ImageSets/Segmentation").iterdir()}
     assert [len(lists[split]) for split in ("train", "val", "test")] == [8, 1, 1]
@@ -193,8 +193,8 @@ def test_what_is_there_already_is_never_touched(cityscapes, tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ("--size 128", "--size 128: expected HEIGHTxWIDTH"),
-        ("--size 16x256", "each at least 32"),
+        ("--size 128", "--size 128: expected HEIGHT,WIDTH"),
+        ("--size 16,256", "each at least 32"),
         ("--frames 0", "--frames must be at least 1"),
         ("--seed -1", "--seed at least 0"),
     ],
@@ -215,7 +215,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
             "--frames",
             "5000",
             "--size",
-            "64x128",
+            "64,128",
         ],
         cwd=tmp_path,
         stderr=subprocess.PIPE,

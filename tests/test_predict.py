@@ -15,8 +15,9 @@ from configs.schema import Crf
 from data_iter.image_files import read_image, read_label, read_size
 from tools import predict
 from tools.inference.averaging import Averager
+from tools.inference.backends import load_segmenter
 from tools.inference.dense_crf import refine
-from tools.inference.run import load_segmenter, overlapped, write_overlay
+from tools.inference.images import overlapped, write_overlay
 from tools.shared.probabilities import read_probabilities
 from train.errors import RunError
 from train.segmenter import upsample

@@ -16,8 +16,9 @@ import pytest
 from tiny_run import make_run, noise
 
 from tools import export_onnx, predict, quantize
-from tools.inference import precision
-from tools.inference.run import load_segmenter, read_run
+from tools.inference import precision, quantization
+from tools.inference.backends import load_segmenter
+from tools.inference.run import read_run
 from train.errors import RunError
 from train.initial import initial_params
 from train.run_dir import INFERENCE_SYMBOL, RunDir
@@ -85,8 +86,8 @@ def test_bf16_without_avx512_is_refused_in_one_sentence(made, limit, tmp_path):
     if limit is None and has_bf16():
         pytest.skip("this processor has bf16")
     folder = tmp_path / "bf16"
-    run = quantize.folded(read_run(made[0]))
-    quantize.write_run(folder, quantize.to_bf16(run), 3)
+    run = quantization.folded(read_run(made[0]))
+    quantization.write_inference_run(folder, quantization.to_bf16(run), 3)
     environment = dict(os.environ, **({"DNNL_MAX_CPU_ISA": limit} if limit else {}))
     image = made[1] / "images/val/0.png"
     for call in (
@@ -115,32 +116,32 @@ def test_both_processor_and_library_are_asked(flags, why, monkeypatch):
 
 
 def test_a_projections_negative_values_count(made):
-    run = quantize.folded(read_run(made[0]))
+    run = quantization.folded(read_run(made[0]))
     block = run.symbol.get_internals()["conv2_1/relu_output"]
     args = {name: run.arg_params[name] for name in block.list_arguments() if name != "data"}
     run = dataclasses.replace(run, symbol=block, arg_params=args)
-    data = quantize.segmenter_of(run).network_input(noise(72, 96, seed=9))
+    data = quantization.segmenter_of(run).network_input(noise(72, 96, seed=9))
     exact, found = (
-        quantize.segmenter_of(one).forward(data)
-        for one in (run, quantize.to_int8(run, [noise(72, 96)], ()))
+        quantization.segmenter_of(one).forward(data)
+        for one in (run, quantization.to_int8(run, [noise(72, 96)], ()))
     )
     assert np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean()) < 0.04  # 0.15 without
 
 
 def test_layers_can_stay_in_float(made):
-    run = quantize.folded(read_run(made[0]))
+    run = quantization.folded(read_run(made[0]))
     images = [noise(64, 64)]
-    whole = quantize.to_int8(run, images, ())
-    part = quantize.to_int8(run, images, ("fc1_", "conv1_"))
+    whole = quantization.to_int8(run, images, ())
+    part = quantization.to_int8(run, images, ("fc1_", "conv1_"))
     count = [one.symbol.tojson().count('"quantized": "true"') for one in (whole, part)]
     assert count[0] - count[1] == 5  # two ASPP paths, three convolutions of the stem
     operators = [node["op"] for node in json.loads(whole.symbol.tojson())["nodes"]]
     # Integers go from layer to layer, but for the image, two ASPP paths and a ReLU for each stage.
     assert operators.count("_contrib_quantize_v2") == 1 + 4
     assert operators.count("_contrib_dequantize") == 2 + 4
-    expected = quantize.segmenter_of(run).cell_probabilities(images[0])
+    expected = quantization.segmenter_of(run).cell_probabilities(images[0])
     for one in (whole, part):
-        cells = quantize.segmenter_of(one).cell_probabilities(images[0])
+        cells = quantization.segmenter_of(one).cell_probabilities(images[0])
         assert 0 < np.abs(cells - expected).mean() < 0.02
 
 
@@ -154,8 +155,8 @@ def test_the_epoch_that_was_asked_for_is_the_one_written(tmp_path):
     options = ["--model", run.path, "--epoch", 2, "--images", images, "--out", out]
     assert quantize.main([str(a) for a in options]) == 0
     assert RunDir(out).epochs() == [2]
-    expected = quantize.to_int8(
-        quantize.folded(read_run(other.path)), [noise(64, 64)], ()
+    expected = quantization.to_int8(
+        quantization.folded(read_run(other.path)), [noise(64, 64)], ()
     ).arg_params
     made = RunDir(out).load_params()[0]
     assert all(np.array_equal(made[n].asnumpy(), expected[n].asnumpy()) for n in expected)
@@ -200,8 +201,8 @@ def test_what_cannot_be_quantised(made, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_memory_stays_over_many_sizes(made):
-    run = quantize.folded(read_run(made[0]))
-    segmenter = quantize.segmenter_of(quantize.to_int8(run, [noise(64, 64)], ()))
+    run = quantization.folded(read_run(made[0]))
+    segmenter = quantization.segmenter_of(quantization.to_int8(run, [noise(64, 64)], ()))
     sizes = np.random.default_rng(0).permutation(225)
     after = []
     for size in sizes:

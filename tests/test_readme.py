@@ -38,7 +38,9 @@ def test_every_experiment_has_a_row():
 
 
 def test_every_key_that_it_sets_exists():
-    keys = set(re.findall(r"\b((?:experiment|network|data|solver)\.(?!(?:py|md)\b)[a-z_]+)\b", TEXT))
+    keys = set(
+        re.findall(r"\b((?:experiment|network|data|solver)\.(?!(?:py|md)\b)[a-z_]+)\b", TEXT)
+    )
     assert keys
     for key in keys:
         section, name = key.split(".")

@@ -76,7 +76,7 @@ def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp
 
     from configs.datasets import load_dataset
     from configs.loader import load_config
-    from tools.inference.run import load_segmenter
+    from tools.inference.backends import load_segmenter
     from train import data
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # OpenVINO takes no more than there are cores

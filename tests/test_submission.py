@@ -12,9 +12,9 @@ from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
 from data_iter.image_files import read_image
-from tools.evaluate import score_folder
 from tools.export_submission import main
-from tools.inference.run import load_segmenter
+from tools.inference.backends import load_segmenter
+from tools.scoring.folder import score_folder
 from tools.scoring.kitti_bev import read_calibration, to_bev
 from tools.shared.probabilities import write_probabilities
 

@@ -25,7 +25,7 @@ class Way:
 
     def __init__(self, folder, layout, data):
         self.folder, self.layout, self.data = folder, layout, folder / "toy" / data
-        size = ("--size", "64x128", "--frames", "6")
+        size = ("--size", "64,128", "--frames", "6")
         run(make_toy_data.main, "--out", folder / "toy", "--layout", layout, *size)
 
     def train(self, **data):

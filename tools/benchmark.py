@@ -42,7 +42,7 @@ def main(argv=None) -> int:
     if args.runs < 1:
         parser.error("--runs must be at least 1")
     # Each subject brings large libraries of its own, so only the one asked for is imported.
-    rows = importlib.import_module(f"tools.bench.{args.subject}").rows(args)
+    rows = importlib.import_module(f"tools.bench.{args.subject}").rows(runs=args.runs)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH

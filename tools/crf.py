@@ -50,7 +50,7 @@ def main(argv=None) -> int:
     targets = {frame: args.out / f"{frame.name}.png" for frame in frames}
     todo = [frame for frame in frames if not (args.resume and targets[frame].is_file())]
     # Not above: the worker processes import this file, and each would load MXNet.
-    from tools.inference.run import write_labels
+    from tools.inference.images import write_labels
 
     if todo:
         jobs = args.jobs or affordable_jobs([frame.image for frame in todo], dataset.num_classes)

@@ -29,53 +29,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from configs.datasets import DatasetSpec, load_dataset
-from tools.scoring import cityscapes, classes, kitti
-from tools.shared.pairs import find_pairs, read_names
+from configs.datasets import load_dataset
+from tools.scoring.folder import score_folder
+from tools.shared.pairs import read_names
 from train.atomic import atomic_write
-
-
-def score_folder(
-    dataset: DatasetSpec,
-    ground_truth: Path,
-    predictions: Path,
-    names: list[str] | None = None,
-    values: str | None = None,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Score a folder of predictions.
-
-    Parameters
-    ----------
-    dataset : DatasetSpec
-        The class table; its layout decides how files are found and which protocol applies.
-    ground_truth, predictions : Path
-        Folders: see :func:`tools.shared.pairs.find_pairs` and
-        :func:`tools.scoring.kitti.find_kitti_pairs`.
-    names : list of str, optional
-        Score these frames only.
-    values : str, optional
-        ``label_id`` or ``train_id``: what predictions hold, where their values fit both.
-    threads : int, optional
-        All that the process may use by default.
-
-    Returns
-    -------
-    dict
-        What the protocol's module returns: :mod:`tools.scoring.classes` (which describes the common
-        part), :mod:`tools.scoring.cityscapes` or :mod:`tools.scoring.kitti`.
-
-    Raises
-    ------
-    DataError
-        A file is missing, superfluous or wrong.
-    """
-    if dataset.layout == "kitti":
-        pairs = kitti.find_kitti_pairs(ground_truth, predictions, names)
-        return kitti.score(pairs, dataset, threads)
-    pairs = find_pairs(dataset.layout, ground_truth, predictions, names)
-    protocol = cityscapes if dataset.layout == "cityscapes" else classes
-    return protocol.score(pairs, dataset, values, threads)
 
 
 def print_scores(result: dict[str, Any], console: Console) -> None:

@@ -87,9 +87,8 @@ def model_pictures(
     dataset: DatasetSpec, run_dir: Path, samples: list[Sample], gpus: str | None
 ) -> Pictures:
     """Let a model segment the images of ``samples``, one at a time, when each is asked for."""
-    from tools.inference.run import (
-        load_segmenter,
-    )  # loads MXNet, which folders and checks do without
+    # Loads MXNet, which folders and checks do without.
+    from tools.inference.backends import load_segmenter
 
     segmenter, learnt = load_segmenter(run_dir, context=contexts(gpus)[0])
     if learnt.train_classes != dataset.train_classes:

@@ -22,23 +22,15 @@ if not __package__:  # run as a file: make the project importable, and only the 
 from train.runtime import command  # isort: skip  # sets thread counts before anything loads
 
 import argparse
-import json
-import re
-import tempfile
-
-import cv2
-import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from configs.errors import ConfigError
-from data_iter.errors import DataError
-from tools.toy.layouts import LAYOUTS, split_sizes
+from tools.shared.options import parse_hw
+from tools.toy.folder import make
+from tools.toy.layouts import WRITERS, split_sizes
 
-MARKER = "toy_data.json"  # the settings that a folder was made with
 ROOTS = {"cityscapes": "", "kitti": "data_road", "voc": "VOCdevkit/VOC2012"}  # data roots in it
-SIZES = {"cityscapes": "128x256", "kitti": "188x621", "voc": "188x250"}
+SIZES = {"cityscapes": "128,256", "kitti": "188,621", "voc": "188,250"}
+SMALLEST = 32  # pixels a side
 
 
 @command
@@ -47,20 +39,19 @@ def main(argv=None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for the data set")
-    parser.add_argument("--layout", choices=LAYOUTS, default="cityscapes")
+    parser.add_argument("--layout", choices=WRITERS, default="cityscapes")
     parser.add_argument("--frames", type=int, default=60, help="training frames (default 60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--size", help="HEIGHTxWIDTH in pixels; kitti and voc: of the largest frames "
+        "--size", metavar="H,W", help="in pixels; kitti and voc: of the largest frames "
         f"(default {', '.join(f'{layout} {size}' for layout, size in SIZES.items())})"
     )  # fmt: skip
     options = parser.parse_args(argv)
-    size = re.fullmatch(r"(\d+)x(\d+)", options.size or SIZES[options.layout])
-    if not size or min(int(side) for side in size.groups()) < 32:
-        raise ConfigError(f"--size {options.size}: expected HEIGHTxWIDTH, each at least 32")
+    hw = parse_hw("--size", options.size or SIZES[options.layout])
+    if min(hw) < SMALLEST:
+        raise ConfigError(f"--size {options.size}: expected HEIGHT,WIDTH, each at least {SMALLEST}")
     if options.frames < 1 or options.seed < 0:
         raise ConfigError("--frames must be at least 1 and --seed at least 0")
-    hw = (int(size[1]), int(size[2]))
     settings = {
         "layout": options.layout, "frames": options.frames, "seed": options.seed, "hw": list(hw)
     }  # fmt: skip
@@ -72,55 +63,6 @@ def main(argv=None) -> int:
     else:
         print(f"{options.out}: already there, made with the same settings")
     return 0
-
-
-def make(out: Path, settings: dict) -> bool:
-    """Write the data set of ``settings`` to ``out`` in one step; False if it is there already.
-
-    Raises
-    ------
-    DataError
-        Where ``out`` is not a folder, or holds anything else, which is then left as it is.
-    """
-    marker = out / MARKER
-    if marker.is_file() and marker.read_text(encoding="utf-8") == json.dumps(settings):
-        return False
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; give another --out")
-    if out.is_dir() and any(out.iterdir()):
-        held = "toy data made with other settings" if marker.is_file() else "something else"
-        raise DataError(f"{out}: holds {held}; remove it or give another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        whole = Path(temporary) / "whole"
-        files = LAYOUTS[settings["layout"]](
-            settings["frames"], settings["seed"], tuple(settings["hw"])
-        )
-        total = sum(split_sizes(settings["layout"], settings["frames"]).values())
-        console = Console(stderr=True)
-        quiet = not console.is_terminal
-        progress = track(files, "Drawing", total, console=console, transient=True, disable=quiet)
-        for frame_files in progress:
-            for name, content in frame_files.items():
-                write(whole / name, content)
-        (whole / MARKER).write_text(json.dumps(settings), encoding="utf-8")
-        whole.rename(out)
-    return True
-
-
-def write(path: Path, content: str | np.ndarray | Image.Image) -> None:
-    """Write a text, an array as the image format that ``path`` names, or a palette image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, str):
-        with path.open("a", encoding="utf-8") as file:  # lists grow by a line a frame
-            file.write(content)
-    elif isinstance(content, Image.Image):
-        content.save(path)
-    else:
-        bgr = content[..., ::-1] if content.ndim == 3 else content
-        # In memory: libpng would print lines of its own when the disk is full.
-        encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        path.write_bytes(encoded.tobytes())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from data_iter.datasets import IMAGE_SUFFIXES, LAYOUTS
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
-from tools.shared.pictures import colours, overlay, shrink
+from tools.shared.pictures import colours, shrink, tint
 from tools.shared.probabilities import read_probabilities
 from tools.scoring.classes import values_kind
 from tools.shared.pairs import files, frame_name
@@ -143,7 +143,7 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
                 )
             painted = colours(prediction, dataset)
             row.append(
-                (painted, False) if road is None else (overlay(image, prediction == road), True)
+                (painted, False) if road is None else (tint(image, prediction == road), True)
             )
         if not image[crop].size:
             raise ConfigError(f"--crop {args.crop}: outside of {file}")

@@ -26,8 +26,7 @@ from train.runtime import command, contexts  # isort: skip  # first: sets thread
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -38,34 +37,19 @@ from rich.table import Table
 from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.loader import load_config
-from configs.schema import parse
 from data_iter.image_files import exif_orientation, read_image
 from tools.inference.averaging import TILE_STEP, Averager
-from tools.inference.run import (
-    EMBEDDED,
+from tools.inference.backends import BACKENDS, load_segmenter
+from tools.inference.images import (
+    Refine,
     find_images,
     is_predicted,
-    load_segmenter,
     overlapped,
-    write_labels,
-    write_overlay,
+    segment,
+    write_result,
 )
+from tools.shared.options import add_model, numbers, parse_hw
 from tools.shared.parallel import processes
-from tools.shared.probabilities import quantise, write_probabilities
-from train.segmenter import most_probable
-
-Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
-Refine = Callable[[np.ndarray, np.ndarray], Future]
-
-
-def segment(image: np.ndarray, averager: Averager, refine: Refine | None, keep: bool) -> Result:
-    """Return labels, or the CRF's that are on their way, and probabilities if they are kept."""
-    if not (refine or keep):
-        return averager.labels(image), None
-    probabilities = averager.probabilities(image)
-    stored = quantise(probabilities)
-    labels = refine(image, stored) if refine else most_probable(probabilities)
-    return labels, stored if keep else None
 
 
 @contextmanager
@@ -76,24 +60,6 @@ def crf_process(run_dir: Path) -> Iterator[Refine]:
     crf = load_config(run_dir / "config.cfg").crf
     with processes(1) as pool:
         yield lambda image, probabilities: pool.submit(refine, image, probabilities, crf)
-
-
-def write_result(
-    image_file: Path, image: np.ndarray, result: Result, out: Path, dataset: DatasetSpec
-) -> np.ndarray:
-    """Write one image's files and return its pixels of each class.
-
-    The label file comes last: where it is, the others are, unless an earlier call was not asked for
-    probabilities.
-    """
-    labels, probabilities = result
-    if isinstance(labels, Future):
-        labels = labels.result()
-    if probabilities is not None:
-        write_probabilities(out / f"{image_file.stem}.npz", probabilities)
-    write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset)
-    write_labels(out / f"{image_file.stem}.png", labels, dataset)
-    return np.bincount(labels.ravel(), minlength=dataset.num_classes)
 
 
 def print_shares(counts: np.ndarray, dataset: DatasetSpec, console: Console) -> None:
@@ -113,8 +79,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("images", type=Path, help="an image, or a folder with images, at any depth")
-    add("--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)")
-    add("--epoch", type=int, help="of the parameters (default: the newest)")
+    add_model(parser)
     add("--out", type=Path, default=Path("predictions"), help="default: ./predictions")
     add("--scales", default="1", help="sizes to average over, as in 0.75,1,1.25 (default: 1)")
     add("--flip", action="store_true", help="average with the mirror image too")
@@ -125,17 +90,9 @@ def parser() -> argparse.ArgumentParser:
     add("--num-parts", type=int, default=1, help="share the images between that many machines")
     add("--part-index", type=int, default=0, help="which share is this one's, from 0")
     add("--resume", action="store_true", help="skip images whose results are there and whole")
-    add("--backend", choices=("mxnet", "onnxruntime", "openvino"), default="mxnet")
+    add("--backend", choices=("mxnet", *BACKENDS), default="mxnet")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
-
-
-def numbers(option: str, text: str, kind: str) -> tuple:
-    """Read ``1,2`` as numbers; ``ConfigError`` names the option."""
-    try:
-        return parse(f"tuple[{kind}, ...]", text)
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: expected {error}s separated by commas") from None
 
 
 def choose_images(args: argparse.Namespace) -> list[Path]:
@@ -172,9 +129,7 @@ def print_turned(images: list[Path]) -> None:
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     scales = numbers("--scales", args.scales, "float")
-    tile = numbers("--tile", args.tile, "int") if args.tile else None
-    if tile and len(tile) != 2:
-        raise ConfigError(f"--tile {args.tile}: expected height,width")
+    tile = parse_hw("--tile", args.tile)
     images = choose_images(args)
     if not images:
         print("nothing left to segment")

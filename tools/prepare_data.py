@@ -34,7 +34,7 @@ from data_iter.errors import DataError
 from data_iter.frames import FileFrames
 from data_iter.records import MANIFEST, is_prepared, read_manifest
 from tools.dataset.check import Report, check_split, present_splits
-from tools.dataset.coco import write_labels
+from tools.dataset.coco import draw_labels
 from tools.dataset.packing import damaged_files, pack
 
 SHOWN_PROBLEMS = 20
@@ -134,7 +134,7 @@ def _pack(args: argparse.Namespace) -> int:
 
 def _coco(args: argparse.Namespace) -> int:
     with _progress(f"Drawing {args.split}") as start:
-        count = write_labels(args.data_root, args.split, load_dataset("voc"), args.out, start)
+        count = draw_labels(args.data_root, args.split, load_dataset("voc"), args.out, start)
     print(f"{args.out}: {count} images of {args.split} with VOC labels, in the layout 'folders'")
     return 0
 

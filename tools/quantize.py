@@ -22,16 +22,9 @@ if not __package__:  # run as a file: make the project importable, and only the 
 from train.runtime import command  # isort: skip  # first: sets threads before MXNet loads
 
 import argparse
-import dataclasses
-import json
 import logging
-import re
-from collections.abc import Iterable
 
-import cv2
-import mxnet as mx
 import numpy as np
-from mxnet.contrib import amp, quantization
 from rich.progress import track
 
 from configs.errors import ConfigError
@@ -39,103 +32,27 @@ from data_iter.datasets import find_samples
 from data_iter.frames import Frames
 from data_iter.image_files import read_image
 from tools.inference.precision import require_bf16
-from tools.inference.run import EMBEDDED, RunParts, find_images, read_run
+from tools.inference.images import find_images
+from tools.inference.quantization import (
+    folded,
+    segmenter_of,
+    to_bf16,
+    to_int8,
+    write_inference_run,
+)
+from tools.inference.run import RunParts, read_run
+from tools.shared.options import add_model
 from train.data import open_split
 from train.errors import RunError
-from train.folding import fold_batch_norm, inference_graph
 from train.metrics import iou, mean_score
-from train.run_dir import RunDir, new_run
-from train.segmenter import PixelSegmenter, Segmenter
+from train.run_dir import RunDir
+from train.segmenter import PixelSegmenter
 from train.validation import score_frame
 
 CALIBRATION_IMAGES = 10
-BACKEND = "MKLDNN_QUANTIZE"
 # Layers that may stay in float, by the names of their convolutions; tried in this order, each with
 # those before it. The head's scores decide directly, the stem sees the widest range of values.
 FLOAT_GROUPS = (r"fc1_", r"conv1_", r"conv5_")
-
-
-def folded(run: RunParts) -> RunParts:
-    """Return a run whose symbol and parameters are the folded graph of inference."""
-    if run.ready:
-        raise RunError(f"{run.path}: int8 or bf16 already; start from the original")
-    graph, params = fold_batch_norm(inference_graph(run.symbol), run.arg_params, run.aux_params)
-    return dataclasses.replace(run, symbol=graph, arg_params=params, aux_params={}, ready=True)
-
-
-def to_int8(run: RunParts, images: list[np.ndarray], in_float: Iterable[str]) -> RunParts:
-    """Quantise a folded run.
-
-    Parameters
-    ----------
-    run : RunParts
-        From :func:`folded`.
-    images : list of ndarray
-        (H, W, 3) uint8 RGB for calibration: the range of a layer is that of its outputs on them.
-    in_float : iterable of str
-        Regular expressions; a layer whose convolution's name begins with one stays in float.
-    """
-    segmenter = segmenter_of(run)
-    height, width = images[0].shape[:2]
-    same = [cv2.resize(image, (width, height)) for image in images]
-    data = np.concatenate([segmenter.network_input(image) for image in same])
-    fused = signed_sums(run.symbol).get_backend_symbol(BACKEND)
-    symbol, args, auxs = quantization.quantize_model(
-        fused,
-        run.arg_params,
-        run.aux_params,
-        label_names=(),
-        ctx=mx.cpu(),
-        excluded_sym_names=nodes_of(fused, in_float),
-        calib_mode="naive",
-        calib_data=mx.io.NDArrayIter(data, batch_size=1),
-        quantized_dtype="auto",
-        quantize_granularity="channel-wise",
-    )
-    symbol = symbol.get_backend_symbol(BACKEND)
-    return dataclasses.replace(run, symbol=symbol, arg_params=args, aux_params=auxs)
-
-
-def signed_sums(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
-    """Keep the ReLU of a block with a projection out of the fused convolutions.
-
-    Where the sum of two convolutions is fused with a ReLU it is stored without a sign, and MXNet
-    cuts off the projection's negative values before they are added. The operator relu is the same
-    function, but is not fused.
-    """
-    graph = json.loads(symbol.tojson())
-    nodes = graph["nodes"]
-    for node in nodes:
-        if node["op"] == "Activation":
-            total = nodes[node["inputs"][0][0]]
-            parts = [nodes[source]["op"] for source, *_ in total["inputs"]]
-            if total["op"] == "elemwise_add" and parts == ["Convolution", "Convolution"]:
-                node["op"] = "relu"
-                del node["attrs"]
-    return mx.sym.load_json(json.dumps(graph))
-
-
-def nodes_of(fused: mx.sym.Symbol, patterns: Iterable[str]) -> list[str]:
-    """Name the fused nodes whose convolution's name begins with one of ``patterns``."""
-    names = []
-    for node in json.loads(fused.tojson())["nodes"]:
-        inner = [part["name"] for graph in node.get("subgraphs", []) for part in graph["nodes"]]
-        if any(re.match(pattern, name) for pattern in patterns for name in (node["name"], *inner)):
-            names.append(node["name"])
-    return names
-
-
-def to_bf16(run: RunParts) -> RunParts:
-    """Let a folded run's convolutions compute in bfloat16; its parameters stay as they are."""
-    symbol, args, auxs = amp.convert_model(
-        run.symbol, dict(run.arg_params), dict(run.aux_params), "bfloat16"
-    )
-    return dataclasses.replace(run, symbol=symbol, arg_params=args, aux_params=auxs)
-
-
-def segmenter_of(run: RunParts) -> Segmenter:
-    """Load a run into MXNet on the CPU."""
-    return Segmenter(run.symbol, run.arg_params, run.aux_params, run.config.network, mx.cpu())
 
 
 def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
@@ -143,14 +60,6 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
     numbers = track(range(len(frames)), "scoring", transient=True)
     scored = (score_frame(segmenter, frames, number, run.dataset) for number in numbers)
     return mean_score(iou(sum(frame.confusion for frame in scored)))
-
-
-def write_run(out: Path, run: RunParts, epoch: int) -> None:
-    """Write a run folder with a graph of inference."""
-    with new_run(out) as made:
-        made.create(run.config, run.dataset)
-        made.save_inference_graph(run.symbol)
-        made.save_params(epoch, (run.arg_params, run.aux_params))
 
 
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
@@ -187,7 +96,7 @@ def best_int8(
 
 
 def checked_bf16(run: RunParts, frames: Frames | None, max_loss: float) -> RunParts:
-    """Convert to bf16 and, with ``frames``, hold the loss of mIoU against the allowed one."""
+    """Convert to bf16 and, with ``frames``, check the loss of mIoU against the allowed one."""
     made = to_bf16(run)
     if frames is not None:
         before, after = (mean_iou(segmenter_of(one), run, frames) for one in (run, made))
@@ -202,8 +111,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=EMBEDDED, help="default: models/camvid")
-    parser.add_argument("--epoch", type=int, help="of the parameters (default: the newest)")
+    add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="RUN_DIR")
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
     parser.add_argument("--images", type=Path, help="folder of images for calibration")
@@ -229,7 +137,7 @@ def main(argv=None) -> int:
     else:
         made = checked_bf16(run, frames, args.max_loss)
     epoch = args.epoch if args.epoch is not None else RunDir(args.model).newest_epoch()
-    write_run(args.out, made, epoch)
+    write_inference_run(args.out, made, epoch)
     print(f"{args.out}: a run folder in {args.precision}")
     return 0
 

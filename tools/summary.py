@@ -37,6 +37,7 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from train.atomic import atomic_write
 from train.network import build_symbol
+from tools.shared.options import parse_hw
 
 BYTES = 4  # of a float32
 COPIES = 3  # training keeps weights, gradients and momentum
@@ -64,7 +65,10 @@ def main(argv=None) -> int:
     parser.add_argument("--symbol", type=Path, help="save the training graph as MXNet JSON here")
     options = parser.parse_args(argv)
     config = load_config(options.config)
-    hw = parse_hw(options.hw, config.network.downsample) if options.hw else config.data.crop_hw
+    hw = parse_hw("--hw", options.hw) or config.data.crop_hw
+    side = config.network.downsample
+    if any(length % side for length in hw):
+        raise ConfigError(f"--hw {options.hw}: expected HEIGHT,WIDTH, multiples of {side}")
     symbol = build_symbol(config, load_dataset(config.data.dataset))
     if options.symbol:
         with atomic_write(options.symbol) as temporary:
@@ -89,15 +93,6 @@ def main(argv=None) -> int:
     if options.symbol:
         console.print(f"saved {options.symbol}")
     return 0
-
-
-def parse_hw(text: str, multiple: int) -> tuple[int, int]:
-    """Read ``HEIGHT,WIDTH``, both multiples of the downsampling rate."""
-    match = re.fullmatch(r"(\d+),(\d+)", text)
-    hw = tuple(int(side) for side in match.groups()) if match else ()
-    if not hw or any(side == 0 or side % multiple for side in hw):
-        raise ConfigError(f"--hw {text}: expected HEIGHT,WIDTH, multiples of {multiple}")
-    return hw
 
 
 def summarise(symbol: mx.sym.Symbol, data_shape: tuple[int, int, int, int]) -> list[Layer]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,10 @@ from train.machine import PROJECT
 
 HW = (1024, 2048)
 CLASSES, PRESENT = 19, 10
-RUNS = 5
 
 
-def rows(args: Namespace) -> list[dict[str, Any]]:
+def rows(*, runs: int = 5, hw: tuple[int, int] = HW) -> list[dict[str, Any]]:
     """Refine in turn plainly, our way, and in parallel; ratios are to the plain call."""
-    runs, hw = getattr(args, "runs", RUNS), getattr(args, "hw", HW)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = [make_frame(folder, number, hw) for number in range(2)]
@@ -111,9 +108,8 @@ def plain_labels(image: np.ndarray, probabilities: np.ndarray, crf: Crf) -> np.n
 def _alone(way: str, frame: Frame, folder: Path) -> dict[str, Any]:
     """Refine a frame in a process of its own."""
     labels = folder / f"{way}.npy"
-    code = "from tools.bench.crf import measure; measure()"
     done = subprocess.run(
-        [sys.executable, "-c", code, way, frame.image, frame.probabilities, labels],
+        [sys.executable, "-m", __spec__.name, way, frame.image, frame.probabilities, labels],
         cwd=PROJECT, stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     return json.loads(done.stdout) | {"labels": np.load(labels)}
@@ -142,3 +138,7 @@ def measure() -> None:
     seconds = time.perf_counter() - start
     np.save(out, labels)
     print(json.dumps({"seconds": seconds, "megabytes": peak_memory()}))
+
+
+if __name__ == "__main__":
+    measure()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,14 +33,19 @@ PLANS = {544: "12fold", 880: "7fold"}  # crop side: plan of sections 4.1.1 and 4
 JPEG_QUALITY = 95
 
 
-def rows(args: Namespace) -> list[dict]:
+def rows(
+    *,
+    runs: int = 5,
+    sides: Sequence[int] = (544, 880),
+    threads: Sequence[int] = (1, 2),
+    frames: int = FRAMES,
+    seconds: float = SECONDS,
+) -> list[dict]:
     """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
 
     ``..._memory`` is the process's peak (of the plain loader: the sum of both), ``..._growth`` what
     the peak grew by after the first epoch, in a whole epoch at least.
     """
-    sides, threads = getattr(args, "sides", (544, 880)), getattr(args, "threads", (1, 2))
-    frames, seconds = getattr(args, "frames", FRAMES), getattr(args, "seconds", SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_frames(root / "frames", frames)
@@ -51,7 +55,7 @@ def rows(args: Namespace) -> list[dict]:
             pack(samples, source, root / name, "train", quality)
         found = []
         for side in sides:
-            results = in_turn(_measures(root, side, threads, seconds), args.runs)
+            results = in_turn(_measures(root, side, threads, seconds), runs)
             found += _rows(results, f"data_naive_{side}_2processes")
     return found
 
@@ -70,7 +74,7 @@ def _rows(results: dict[str, list[tuple[float, float, float]]], plain: str) -> l
 
 
 def _measures(
-    root: Path, side: int, threads: tuple[int, ...], seconds: float
+    root: Path, side: int, threads: Sequence[int], seconds: float
 ) -> dict[str, Callable[[], tuple[float, float, float]]]:
     """Name the things to measure: functions that return samples/s, peak MB and growth MB."""
     measures: dict[str, Callable] = {

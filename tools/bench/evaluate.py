@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,18 @@ import cv2
 import numpy as np
 
 from configs.datasets import load_dataset
-from tools.evaluate import score_folder
 from tools.bench.measuring import in_turn, row
+from tools.scoring.folder import score_folder
 from train.machine import allowed_cores
 
 HW = (1024, 2048)
 FRAMES = 8
-RUNS = 5
 
 
-def rows(args: Namespace) -> list[dict[str, Any]]:
+def rows(*, runs: int = 5, hw: tuple[int, int] = HW, frames: int = FRAMES) -> list[dict[str, Any]]:
     """Score a folder with both, in turn, in images per second; the ratio is ours over theirs."""
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as theirs  # noqa: N813
 
-    runs, hw = getattr(args, "runs", RUNS), getattr(args, "hw", HW)
-    frames = getattr(args, "frames", FRAMES)
     theirs.args.quiet, theirs.args.JSONOutput = True, False
     with tempfile.TemporaryDirectory() as folder:
         truths, predictions = zip(*(make_frame(Path(folder), n, hw) for n in range(frames)))

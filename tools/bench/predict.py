@@ -7,25 +7,38 @@ random parameters, which compute as fast as learned ones.
 
 from __future__ import annotations
 
+import train.runtime  # noqa: F401  # isort: skip  # sets threads before MXNet loads
+
 import subprocess
 import sys
 import tempfile
-from argparse import Namespace
+import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from configs.datasets import DatasetSpec, load_dataset
+from configs.loader import load_config
+from data_iter.image_files import read_image
 from tools.bench.measuring import in_turn, peak_memory, row
+from tools.inference.averaging import Averager
+from tools.inference.backends import load_segmenter, run_on
+from tools.inference.images import overlapped, segment, write_result
 from tools.inference.precision import require_bf16
-from tools.inference.run import RunParts
+from tools.inference.quantization import folded, to_bf16, to_int8, write_inference_run
+from tools.inference.run import read_run
 from train.errors import RunError
+from train.initial import initial_params
 from train.machine import PROJECT
+from train.run_dir import RunDir
+from train.segmenter import PixelSegmenter
 
 CONFIG = PROJECT / "configs" / "release.cfg"
-RUNS = 5
 SIZES = ((544, 544), (1024, 2048))
-# The process of a case: its threads are set before MXNet loads.
-WORKER = "import train.runtime; from tools.bench.predict import work; work()"
 FRAMES = 3  # of the folder that goes from files to labels
 # backend, precision, run folder, and the case that it is compared with
 CASES = (
@@ -38,17 +51,19 @@ CASES = (
 )
 
 
-def rows(args: Namespace) -> list[dict[str, Any]]:
+def rows(
+    *,
+    runs: int = 5,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    config: Path = CONFIG,
+) -> list[dict[str, Any]]:
     """Time the bare network of every case, and files to labels with MXNet, in seconds per image.
 
     A ratio is this case's time over that of ``ratio_to``, the median over the runs' pairs. Memory
     is the peak of the process, in MB, parameters, libraries and Python included.
     """
-    runs = getattr(args, "runs", RUNS)
-    sizes = getattr(args, "sizes", SIZES)
     cases = _possible_cases()
     with tempfile.TemporaryDirectory() as folder:
-        config = getattr(args, "config", CONFIG)
         _Worker("prepare", folder, str(config)).wait_ready()
         return [row for hw in sizes for row in _size(Path(folder), cases, hw, runs)]
 
@@ -104,7 +119,7 @@ class _Worker:
 
     def __init__(self, *arguments: object):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, *map(str, arguments)],
+            [sys.executable, "-m", __spec__.name, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -136,15 +151,6 @@ def _answer(value: object) -> None:
 
 def _prepare(folder: Path, config_file: Path) -> None:
     """Write run folders in fp32, bf16 and int8."""
-    import numpy as np
-
-    from configs.datasets import load_dataset
-    from configs.loader import load_config
-    from tools import quantize
-    from tools.inference.run import read_run
-    from train.initial import initial_params
-    from train.run_dir import RunDir
-
     config = load_config(config_file)
     dataset = load_dataset(config.data.dataset)
     run = RunDir(folder / "fp32")
@@ -152,23 +158,15 @@ def _prepare(folder: Path, config_file: Path) -> None:
     run.save_params(0, initial_params(config, dataset))
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
-    folded: RunParts = quantize.folded(read_run(run.path))
-    quantize.write_run(folder / "bf16", quantize.to_bf16(folded), 0)
-    quantize.write_run(folder / "int8", quantize.to_int8(folded, images, ()), 0)
+    plain = folded(read_run(run.path))
+    write_inference_run(folder / "bf16", to_bf16(plain), 0)
+    write_inference_run(folder / "int8", to_int8(plain, images, ()), 0)
     _answer("ready")
 
 
 def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
     """Load one case, run it once, then answer questions until the input ends."""
-    import time
-
-    import numpy as np
-
-    from tools.inference.run import load_segmenter, read_run
-
     if backend == "openvino":
-        from tools.inference.backends import run_on
-
         hint = "f32" if precision == "fp32" else precision
         run = read_run(run_dir)
         segmenter, dataset = run_on(backend, run, precision=hint), run.dataset
@@ -190,18 +188,10 @@ def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> N
                 _answer(_files(segmenter, dataset, image, Path(folder)))
 
 
-def _files(segmenter, dataset, image, folder: Path) -> float:
+def _files(
+    segmenter: PixelSegmenter, dataset: DatasetSpec, image: np.ndarray, folder: Path
+) -> float:
     """Return seconds per image from image files to label files and overlays."""
-    import functools
-    import time
-
-    import cv2
-
-    from data_iter.image_files import read_image
-    from tools.inference.averaging import Averager
-    from tools.inference.run import overlapped
-    from tools.predict import segment, write_result
-
     # Street-like: noise would make compressing the files the longest part.
     smooth = cv2.GaussianBlur(image, (0, 0), 8)
     files = [folder / f"{number}.png" for number in range(FRAMES)]
@@ -209,8 +199,8 @@ def _files(segmenter, dataset, image, folder: Path) -> float:
         if not file.exists():
             cv2.imwrite(str(file), smooth)
     (folder / "out").mkdir(exist_ok=True)
-    compute = functools.partial(segment, averager=Averager(segmenter), refine=False, keep=False)
-    write = functools.partial(write_result, out=folder / "out", dataset=dataset)
+    compute = partial(segment, averager=Averager(segmenter), refine=False, keep=False)
+    write = partial(write_result, out=folder / "out", dataset=dataset)
     start = time.perf_counter()
     for _ in overlapped(files, read_image, compute, write):
         pass
@@ -225,3 +215,7 @@ def work() -> None:
     else:
         backend, precision, height, width = rest
         _case(Path(folder), backend, precision, (int(height), int(width)))
+
+
+if __name__ == "__main__":
+    work()

@@ -7,25 +7,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools import make_toy_data
 from tools.bench.measuring import in_turn, peak_memory, row
+from tools.toy.folder import make
 from train.machine import PROJECT, allowed_cores
 
 CONFIG = PROJECT / "configs" / "toy.cfg"
-RUNS = 5
 ITERATIONS = 20  # of a run; the last computes the training mIoU, as solver.log_every = 20 has it
 CONTEXTS = (1, 2)
-# Threads are set before MXNet loads, so every number of contexts has a process of its own.
-WORKER = "from train.runtime import contexts; from tools.bench.train import work; work(contexts)"
+FRAMES = 12
+FRAME_HW = (128, 256)
 
 
-def rows(args: Namespace) -> list[dict[str, Any]]:
+def rows(*, runs: int = 5, contexts: Sequence[int] = CONTEXTS) -> list[dict[str, Any]]:
     """Train the toy network on generated streets, with 1 and with 2 CPU contexts.
 
     ``train_bare`` is the rate of forward, backward and update alone, on one batch;
@@ -35,21 +34,24 @@ def rows(args: Namespace) -> list[dict[str, Any]]:
     update, which are waited for at every iteration to tell. The toy network is the worst case: an
     iteration takes it less than 0.1 s.
     """
-    runs = getattr(args, "runs", None) or RUNS
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        make_toy_data.main(["--out", str(data), "--frames", "12"])
-        for count in getattr(args, "contexts", CONTEXTS):
+        make(data, {"layout": "cityscapes", "frames": FRAMES, "seed": 0, "hw": FRAME_HW})
+        for count in contexts:
             out = Path(folder) / f"{count}.json"
-            command = [sys.executable, "-c", WORKER, *map(str, (data, out, count, runs))]
+            # Threads are set before MXNet loads, so each count has a process of its own.
+            arguments = map(str, (data, out, count, runs))
+            command = [sys.executable, "-m", __spec__.name, *arguments]
             subprocess.run(command, cwd=PROJECT, check=True)
             found += json.loads(out.read_text(encoding="utf-8"))
     return found
 
 
-def work(contexts) -> None:
+def work() -> None:
     """Be the process for one number of contexts: write its rows."""
+    from train.runtime import contexts
+
     data, out, count, runs = sys.argv[1:]
     devices = contexts(cpus=int(count))
     rows = _measure(Path(data), Path(out).with_suffix(""), devices, int(runs))
@@ -155,3 +157,7 @@ def _bare_loop(module, batches) -> float:
         module.step(batch, iteration)
     mx.nd.waitall()
     return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    work()

@@ -27,7 +27,7 @@ VOC_NAMES = {
 IGNORED = 255  # crowds, and pixels of several objects of different classes
 
 
-def write_labels(
+def draw_labels(
     root: Path,
     split: str,
     voc: DatasetSpec,

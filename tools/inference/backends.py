@@ -1,17 +1,81 @@
-"""The network on ONNX Runtime or OpenVINO, for machines where one of them is faster than MXNet."""
+"""The network of a run folder, on MXNet, ONNX Runtime or OpenVINO: whichever is faster here."""
 
 from __future__ import annotations
 
+import importlib
+import os
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
+import mxnet as mx
 import numpy as np
 
+from configs.datasets import DatasetSpec
+from configs.errors import ConfigError
 from configs.schema import Network
-from tools.export_onnx import export
-from tools.inference.run import RunParts, require
+from tools.inference.onnx import export
+from tools.inference.precision import is_bf16, require_bf16
+from tools.inference.run import RunParts, read_run
 from train.machine import compute_threads
-from train.segmenter import PixelSegmenter
+from train.segmenter import PixelSegmenter, Segmenter
+
+# MXNet keeps four copies of its scratch memory unless told otherwise, 400 MB for a frame of
+# Cityscapes; it reads this when it first computes, and prediction runs one layer at a time.
+os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
+# Of what oneDNN prepares for an image size MXNet forgets nothing unless told how much to keep: half
+# a megabyte for every new size. No operator that goes through this memory stands in one of our
+# folded graphs so often that 16 would slow down images of one size.
+os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", "16")
+
+
+def load_segmenter(
+    run_dir: Path,
+    epoch: int | None = None,
+    context: mx.Context | None = None,
+    backend: str = "mxnet",
+) -> tuple[PixelSegmenter, DatasetSpec]:
+    """Load the network of a run folder, and the classes that it knows.
+
+    Parameters
+    ----------
+    run_dir : Path
+        As ``train/train_model.py`` leaves it.
+    epoch : int, optional
+        Of the parameters; the newest by default.
+    context : Context, optional
+        Where MXNet runs; the CPU by default.
+    backend : {"mxnet", "onnxruntime", "openvino"}
+        The library that computes.
+
+    Raises
+    ------
+    RunError
+        The folder is no run folder, has no such parameters, or they do not fit its network; or it
+        computes in bf16, which this processor cannot.
+    ConfigError
+        The backend is not installed.
+    """
+    if backend != "mxnet":
+        require(backend)  # before the parameters are read
+    run = read_run(run_dir, epoch)
+    if backend != "mxnet":
+        return run_on(backend, run), run.dataset
+    if run.ready and is_bf16(run.symbol):
+        require_bf16()
+    params = (run.arg_params, run.aux_params)
+    segmenter = Segmenter(run.symbol, *params, run.config.network, context or mx.cpu())
+    return segmenter, run.dataset
+
+
+def require(library: str) -> ModuleType:
+    """Import a library that is an extra of setup.py; ``ConfigError`` says how to get it."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise ConfigError(
+            f"{library} cannot be loaded ({error}): pip install -e '.[{library}]'"
+        ) from None
 
 
 class OnnxruntimeSegmenter(PixelSegmenter):

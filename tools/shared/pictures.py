@@ -10,7 +10,7 @@ import numpy as np
 from configs.datasets import DatasetSpec
 
 WRONG = (226, 40, 40)  # RGB of wrong pixels in an error map, and of road in an overlay
-OVERLAY_SHARE = 0.5
+OVERLAY_SHARE = 0.5  # of the class colours in an overlay
 JPEG_QUALITY = 82
 
 
@@ -33,10 +33,14 @@ def error_map(
     return picture
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tint the pixels of ``mask`` (H, W) red, as the paper's figure 6 shows road."""
-    tinted = cv2.addWeighted(image, 1 - OVERLAY_SHARE, np.full_like(image, WRONG), OVERLAY_SHARE, 0)
-    return np.where(mask[..., None], tinted, image)
+def overlay(image: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """Blend an image with its painted labels, both (H, W, 3) uint8 RGB."""
+    return cv2.addWeighted(image, 1 - OVERLAY_SHARE, painted, OVERLAY_SHARE, 0)
+
+
+def tint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Overlay the pixels of ``mask`` (H, W) with red, as the paper's figure 6 shows road."""
+    return np.where(mask[..., None], overlay(image, np.full_like(image, WRONG)), image)
 
 
 def shrink(picture: np.ndarray, width: int, photo: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from configs.datasets import load_dataset
 from tools.toy.canvas import BUS, CAR, EGO, PERSON, ROAD, Camera, Street
-from tools.toy.scene import Frame, draw_street
+from tools.toy.scene import Drawing, draw_street
 
 KITTI_SIZES = ((375, 1242), (376, 1241), (370, 1224), (370, 1226))
 KITTI_FOCAL, KITTI_CENTRE, KITTI_HEIGHT = (
@@ -159,7 +159,7 @@ def calibration(projections: list[np.ndarray], rectify: np.ndarray, to_road: np.
     )
 
 
-def road_truth(frame: Frame, mask: np.ndarray) -> np.ndarray:
+def road_truth(frame: Drawing, mask: np.ndarray) -> np.ndarray:
     """KITTI's annotation (H, W, 3) RGB of ``mask``; the kerb stones stay unlabelled (black)."""
     truth = np.full((*mask.shape, 3), KITTI_VALID, np.uint8)
     truth[mask] = KITTI_ROAD
@@ -200,7 +200,7 @@ def voc(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
             yield files
 
 
-def voc_truth(frame: Frame) -> np.ndarray:
+def voc_truth(frame: Drawing) -> np.ndarray:
     """VOC's annotation (H, W) uint8: classes, with a border of 255 around every object."""
     classes = np.zeros(256, np.uint8)
     classes[list(VOC_CLASSES)] = list(VOC_CLASSES.values())
@@ -212,4 +212,4 @@ def voc_truth(frame: Frame) -> np.ndarray:
     return truth
 
 
-LAYOUTS = {"cityscapes": cityscapes, "kitti": kitti, "voc": voc}
+WRITERS = {"cityscapes": cityscapes, "kitti": kitti, "voc": voc}

@@ -43,7 +43,7 @@ WALLS = np.array(
 )
 
 
-class Frame(NamedTuple):
+class Drawing(NamedTuple):
     """One drawn street.
 
     ``image`` (H, W, 3) uint8 RGB; ``ids`` (H, W) int32 in Cityscapes' instance encoding (label id,
@@ -64,7 +64,7 @@ class Frame(NamedTuple):
 
 def draw_street(
     camera: Camera, street: Street, rng: np.random.Generator, bonnet: bool = False
-) -> Frame:
+) -> Drawing:
     """Draw ``street`` with traffic and weather of its own; ``bonnet`` adds the ego vehicle's."""
     canvas = Canvas(camera, street, rng)
     ego_lane, kerb = ground(canvas)
@@ -86,7 +86,7 @@ def draw_street(
     ids = canvas.ids[centre, centre]
     image = cv2.resize(canvas.image, ids.shape[::-1], interpolation=cv2.INTER_AREA)
     on_ground = np.isin(ids, (ROAD, SIDEWALK))
-    return Frame(
+    return Drawing(
         weather(image, ids, rng),
         ids,
         ego_lane[centre, centre] & on_ground,

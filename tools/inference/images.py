@@ -1,0 +1,154 @@
+"""From image files to label files: find, and read, compute and write at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from configs.datasets import DatasetSpec
+from data_iter.datasets import IMAGE_SUFFIXES
+from data_iter.errors import DataError
+from data_iter.image_files import read_label, read_size
+from tools.inference.averaging import Averager
+from tools.shared.pictures import colours, overlay
+from tools.shared.probabilities import quantise, write_probabilities
+from train.atomic import atomic_write
+from train.segmenter import most_probable
+
+JPEG_QUALITY = 90
+JPEG_SIDE = 65500  # pixels at most
+
+Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
+Refine = Callable[[np.ndarray, np.ndarray], Future]
+
+
+def find_images(path: Path, out: Path) -> list[Path]:
+    """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
+
+    Left out are files below ``out``, where results go, and hidden ones: unfinished results, and
+    what macOS lays beside files.
+
+    Raises
+    ------
+    DataError
+        No image is there, two images would have results of the same name, or a result would
+        replace an image.
+    """
+    if path.is_file():
+        images = [path]
+    elif path.is_dir():
+        files = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        results = out.resolve() if out.resolve() != path.resolve() else None
+        images = [p for p in files if p.is_file() and results not in p.resolve().parents]
+    else:
+        raise DataError(f"{path}: no such image or folder")
+    if not images:
+        raise DataError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
+    names: dict[str, Path] = {}
+    for image in images:
+        if image.stem in names:
+            raise DataError(
+                f"{names[image.stem]} and {image} would both be predicted as {image.stem}.png"
+            )
+        names[image.stem] = image
+        if (out / f"{image.stem}.png").resolve() == image.resolve():
+            raise DataError(f"{image}: its prediction would replace it; choose another --out")
+    return images
+
+
+def is_predicted(image: Path, prediction: Path) -> bool:
+    """Whether ``prediction`` is a whole label file of the image's size."""
+    try:
+        return read_label(prediction).shape == read_size(image)
+    except DataError:
+        return False
+
+
+def overlapped(
+    items: Iterable[Any],
+    read: Callable[[Any], Any],
+    compute: Callable[[Any], Any],
+    write: Callable[[Any, Any, Any], Any],
+) -> Iterator[Any]:
+    """Run ``write(item, value, compute(value))`` for ``value = read(item)`` of each item.
+
+    While the network computes one item in the calling thread, the next is read and the last is
+    written in threads of their own; no more than these three are in memory. Yields what ``write``
+    returns, in order. The first exception of any of them ends it, after the writing under way.
+    """
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        items = iter(items)
+        writing = None
+        item = next(items, None)
+        reading = reader.submit(read, item)
+        while item is not None:
+            value = reading.result()
+            following = next(items, None)
+            if following is not None:
+                reading = reader.submit(read, following)
+            result = compute(value)
+            if writing:
+                yield writing.result()
+            writing = writer.submit(write, item, value, result)
+            item = following
+        if writing:
+            yield writing.result()
+
+
+def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
+    """Write (H, W) uint8 train ids as an 8-bit palette PNG in the data set's colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(dataset.palette.tobytes())
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, dataset: DatasetSpec) -> None:
+    """Write the (H, W, 3) uint8 RGB image blended with its classes' colours as a JPEG.
+
+    An image with a side of more pixels than a JPEG can have, 65500, is shown smaller.
+    """
+    factor = JPEG_SIDE / max(labels.shape)
+    if factor < 1:
+        wh = tuple(max(1, int(side * factor)) for side in labels.shape[::-1])
+        image = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
+    picture = overlay(image, colours(labels, dataset))
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def segment(image: np.ndarray, averager: Averager, refine: Refine | None, keep: bool) -> Result:
+    """Return labels, or the CRF's that are on their way, and probabilities if they are kept."""
+    if not (refine or keep):
+        return averager.labels(image), None
+    probabilities = averager.probabilities(image)
+    stored = quantise(probabilities)
+    labels = refine(image, stored) if refine else most_probable(probabilities)
+    return labels, stored if keep else None
+
+
+def write_result(
+    image_file: Path, image: np.ndarray, result: Result, out: Path, dataset: DatasetSpec
+) -> np.ndarray:
+    """Write one image's files and return its pixels of each class.
+
+    The label file comes last: where it is, the others are, unless an earlier call was not asked for
+    probabilities.
+    """
+    labels, probabilities = result
+    if isinstance(labels, Future):
+        labels = labels.result()
+    if probabilities is not None:
+        write_probabilities(out / f"{image_file.stem}.npz", probabilities)
+    write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset)
+    write_labels(out / f"{image_file.stem}.png", labels, dataset)
+    return np.bincount(labels.ravel(), minlength=dataset.num_classes)

@@ -1,0 +1,41 @@
+"""Options that several commands have: one meaning, one syntax, one message."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from configs.errors import ConfigError
+from configs.schema import parse
+from train.machine import PROJECT
+
+EMBEDDED = PROJECT / "models" / "camvid"  # the run folder of the embedded network
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and ``--epoch``: which network, and its parameters of when."""
+    parser.add_argument(
+        "--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)"
+    )
+    parser.add_argument("--epoch", type=int, help="of the parameters (default: the newest)")
+
+
+def numbers(option: str, text: str, kind: str) -> tuple:
+    """Read ``1,2`` as a tuple of ``kind``, int or float; ``ConfigError`` names the option."""
+    try:
+        return parse(f"tuple[{kind}, ...]", text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: expected {error}s separated by commas") from None
+
+
+def parse_hw(option: str, text: str | None) -> tuple[int, int] | None:
+    """Read ``HEIGHT,WIDTH``; None where the option is not given."""
+    if text is None:
+        return None
+    try:
+        height, width = parse("tuple[int, ...]", text)
+    except ValueError:
+        raise ConfigError(f"{option} {text}: expected HEIGHT,WIDTH") from None
+    if min(height, width) < 1:
+        raise ConfigError(f"{option} {text}: expected HEIGHT,WIDTH, at least 1 each")
+    return height, width
