@@ -1,11 +1,13 @@
 """README and docs/ stay true: commands, options, configs and files that they name are there."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from configs.schema import SECTIONS
+from tools.shared import options
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -17,6 +19,10 @@ COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", 
 @pytest.mark.parametrize(("file", "arguments"), COMMANDS)
 def test_a_command_exists_and_knows_its_options(file, arguments):
     source = (PROJECT / file).read_text()
+    for function in re.findall(
+        r"^    (add_\w+)\(", source, re.MULTILINE
+    ):  # options that several have
+        source += inspect.getsource(getattr(options, function))
     if file == "train/launch.py":
         arguments = arguments.split(" -- ")[0]  # what follows are train_model.py's
     for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments):
