@@ -57,12 +57,14 @@ setup(
         "pycocotools>=2.0.7",
         "pydensecrf2==1.1",  # pydensecrf itself does not build on Python 3.11
         "rich>=13",
+        "safetensors>=0.4.2",
         "scipy==1.11.4",
         "tensorboardX>=2.6.2",
     ],
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_11],
+        "hub": ["huggingface_hub>=0.34"],  # convert_weights.py pytorch hub:...
         "onnxruntime": ["onnxruntime>=1.18"],
         "openvino": ["openvino>=2024.6"],
         "dev": [

@@ -10,8 +10,10 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Network
 from symbols import get_symbol
+from symbols.resnet import UNITS
 from tools import convert_weights
-from tools.weights.gluoncv import MEAN_RGB, STD_RGB, network_options
+from tools.weights.backbone import MEAN_RGB, STD_RGB
+from tools.weights.gluoncv import zoo_backbone
 from train.network import build_symbol
 from train.params import join_params, read_params
 from train.run_dir import RunDir
@@ -65,27 +67,29 @@ def stages_of(net, data):
     return outputs
 
 
-@pytest.mark.parametrize("name", ["resnet50_v1", "resnet50_v1b", "resnet50_v1s"])
+@pytest.mark.parametrize(
+    "name", ["resnet18_v1", "resnet18_v1b", "resnet50_v1", "resnet50_v1b", "resnet50_v1s"]
+)
 def test_stages_equal_gluoncv(name, tmp_path, capsys):
     net = zoo_net(name, tmp_path / "zoo.params")
     out = tmp_path / "ours.params"
     arguments = ["gluoncv", name, "--params", tmp_path / "zoo.params", "--out", out]
     assert convert_weights.main([str(a) for a in arguments]) == 0
-    options = network_options(name)
+    options = zoo_backbone(name).options
     printed = capsys.readouterr().out
-    assert f"--set network.stride_in={options['stride_in']}" in printed
+    assert ("--set network.stride_in=" in printed) == ("18" not in name)
     assert f"solver.init_from={out}" in printed
     network = Network(
-        depth=50,
+        depth=int(options["depth"]),
         stem=options["stem"],
-        stride_in=options["stride_in"],
+        stride_in=options.get("stride_in", "3x3"),
         pool_pad=1,
         bn_eps=1e-5,
         dilation="none",
     )
     symbol = get_symbol(classes=2, head="x", **network.graph_options)
     internals = symbol.get_internals()
-    last = {2: 3, 3: 4, 4: 6, 5: 3}
+    last = dict(enumerate(UNITS[network.depth], start=2))
     stages = mx.sym.Group([internals[f"conv{s}_{u}/relu_output"] for s, u in last.items()])
     args, auxs = read_params(out)
     for hw in SIZES:
@@ -112,7 +116,7 @@ def test_zoo_names_that_cannot_be_converted(tmp_path, capsys):
     assert "average pooling" in error_of(capsys, "gluoncv", "resnet101_v1d", *out)
     assert "before each convolution" in error_of(capsys, "gluoncv", "resnet101_v2", *out)
     assert "no such network" in error_of(capsys, "gluoncv", "resnet99_v7", *out)
-    assert "bottlenecks" in error_of(capsys, "gluoncv", "resnet18_v1", *out)
+    assert "no such network" in error_of(capsys, "gluoncv", "resnet18_v1s", *out)
     mx.nd.save(str(tmp_path / "other.params"), {"conv1.weight": mx.nd.zeros((64, 3, 7, 7))})
     other = ["--params", tmp_path / "other.params"]
     assert "needs bn1.gamma" in error_of(capsys, "gluoncv", "resnet50_v1b", *other, *out)

@@ -1,35 +1,47 @@
-"""Names of GluonCV's ResNets beside this project's, and what has to change in the values.
-
-GluonCV sees ``(rgb / 255 - mean) / std``, this project ``rgb - 255 mean``: dividing the first
-convolution's weights by ``255 std`` makes up for it. Both pad the network's input with zeros, which
-is the mean colour for both, so the borders are exact too.
-"""
+"""The ResNets of GluonCV's model zoo: which of them are this project's, and their layers' names."""
 
 from __future__ import annotations
 
 import re
-
-import mxnet as mx
-import numpy as np
+from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.schema import Network
-from symbols import get_symbol
-from symbols.resnet import UNITS
 from train.errors import RunError
-from train.network import param_shapes
-from train.params import Params
+from train.params import Params, read_arrays
 
-MEAN_RGB = (123.675, 116.28, 103.53)  # 255 times ImageNet's customary .485 .456 .406
-STD_RGB = 255 * np.array([0.229, 0.224, 0.225], np.float64)
+from .backbone import Backbone, Naming, convert
+
 STATISTICS = {
     "gamma": "gamma",
     "beta": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_var",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
 }
-BRANCHES = ("1x1_reduce", "3x3", "1x1_increase")
-DEPTHS = (50, 101, 152)
+NAMED = Naming(  # v1b and v1s call their layers as torchvision does
+    stems={
+        "7x7": (("conv1", "bn1"),),
+        "3x3": (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
+    },
+    block="layer{stage}.{unit}.",
+    first_stage=1,
+    branches=(("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    projection=("downsample.0", "downsample.1"),
+    statistics=STATISTICS,
+    classifier=("fc.",),
+)
+NUMBERED = Naming(  # v1 numbers them
+    stems={"7x7": (("features.0", "features.1"),)},
+    block="features.{stage}.{unit}.",
+    first_stage=4,
+    branches=(("body.0", "body.1"), ("body.3", "body.4"), ("body.6", "body.7")),
+    projection=("downsample.0", "downsample.1"),
+    statistics=STATISTICS,
+    classifier=("output.",),
+)
+NAMES = (
+    *(f"resnet{depth}_{kind}" for depth in (18, 34) for kind in ("v1", "v1b")),
+    *(f"resnet{depth}_{kind}" for depth in (50, 101, 152) for kind in ("v1", "v1b", "v1s")),
+)
 NOT_EXACT = {
     "v1c": "its stem has 32, 32 and 64 channels, the paper's 64, 64 and 128",
     "v1d": "its shortcuts begin with an average pooling, which the paper's network does not have",
@@ -39,120 +51,46 @@ NOT_EXACT = {
 }
 
 
-def network_options(name: str) -> dict[str, str]:
-    """Return the keys of ``[network]`` under which a zoo network's weights mean the same here.
+def zoo_backbone(name: str) -> Backbone:
+    """Say which network of this project a zoo network is.
 
     Raises
     ------
     ConfigError
-        The name is no ResNet of the zoo with bottlenecks, or cannot be mapped exactly.
+        The name is no ResNet of the zoo, or its network cannot be mapped exactly.
     """
-    match = re.fullmatch(r"resnet(\d+)_(v1|v1b|v1s|v1c|v1d|v1e|v2|v1b_gn)", name)
-    names = ", ".join(f"resnet{depth}_{kind}" for depth in DEPTHS for kind in ("v1", "v1b", "v1s"))
-    if not match:
-        raise ConfigError(f"{name}: no such network; expected one of {names}")
-    depth, kind = int(match[1]), match[2]
-    if kind in NOT_EXACT:
-        raise ConfigError(f"{name}: cannot be mapped exactly: {NOT_EXACT[kind]}")
-    if depth not in DEPTHS:
-        raise ConfigError(f"{name}: no ResNet of bottlenecks; expected one of {names}")
-    return {
-        "depth": str(depth),
-        "stem": "3x3" if kind == "v1s" else "7x7",
-        "stride_in": "1x1" if kind == "v1" else "3x3",
-        "pool_pad": "1",
-        "bn_eps": "1e-5",
-        "mean_rgb": ",".join(map(str, MEAN_RGB)),
-    }
+    match = re.fullmatch(r"resnet(\d+)_(v\w+)", name)
+    if match and match[2] in NOT_EXACT:
+        raise ConfigError(f"{name}: cannot be mapped exactly: {NOT_EXACT[match[2]]}")
+    if not match or name not in NAMES:
+        raise ConfigError(f"{name}: no such network; expected one of {', '.join(NAMES)}")
+    kind = match[2]
+    return Backbone(
+        depth=int(match[1]),
+        stem="3x3" if kind == "v1s" else "7x7",
+        stride_in="1x1" if kind == "v1" else "3x3",
+    )
 
 
-def convert(name: str, weights: Params, source: str) -> tuple[Params, Params]:
-    """Rename and fold the weights of zoo network ``name``.
-
-    Parameters
-    ----------
-    weights : dict of str to NDArray
-        As a ``.params`` file of the zoo has them; its classifier is left out.
-    source : str
-        Where they come from, for messages.
-
-    Returns
-    -------
-    arg_params, aux_params : dict of str to NDArray
-        The backbone under this project's names.
+def read_zoo(name: str, file: Path | None) -> tuple[Backbone, tuple[Params, Params]]:
+    """Read zoo network ``name`` from ``file``, or from gluoncv's own download, and convert it.
 
     Raises
     ------
-    RunError
-        A tensor is missing, superfluous or of another shape.
+    ConfigError, RunError
+        As :func:`zoo_backbone` and :func:`tools.weights.backbone.convert`; no download.
     """
-    options = network_options(name)
-    first = layers_of(name)[0][0]
-    shapes = backbone_shapes(options)
-    left = dict(weights)
+    backbone = zoo_backbone(name)
+    if file is None:
+        from gluoncv.model_zoo.model_store import get_model_file
 
-    def take(key: str, shape: tuple[int, ...]) -> np.ndarray:
-        if key not in left:
-            raise RunError(f"{source}: {name} needs {key}, which it does not have")
-        if left[key].shape != shape:
-            raise RunError(f"{source}: {key} is {left[key].shape}, {name} has {shape}")
-        return left.pop(key).asnumpy()
-
-    args: Params = {}
-    auxs: Params = {}
-    for ours, convolution, norm in layers_of(name):
-        shape = shapes[f"{ours}_weight"]
-        weight = take(f"{convolution}.weight", shape)
-        if ours == first:
-            weight = weight / STD_RGB[:, None, None]
-        args[f"{ours}_weight"] = mx.nd.array(weight)
-        values = {theirs: take(f"{norm}.{theirs}", shape[:1]) for theirs in STATISTICS}
-        if options["stride_in"] == "1x1" and f"{convolution}.bias" in left:
-            bias = take(f"{convolution}.bias", shape[:1])
-            values["running_mean"] = values["running_mean"] - bias
-        for theirs, kind in STATISTICS.items():
-            group = auxs if kind.startswith("moving") else args
-            group[f"{ours}/bn_{kind}"] = mx.nd.array(values[theirs])
-    extra = sorted(key for key in left if not key.startswith(("fc.", "output.")))
-    if extra:
-        raise RunError(f"{source}: {extra[0]} {left[extra[0]].shape} is not in {name}")
-    return args, auxs
-
-
-def backbone_shapes(options: dict[str, str]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight of this project's network under ``options``, by name."""
-    network = Network(depth=int(options["depth"]), stem=options["stem"], dilation="none")
-    symbol = get_symbol(classes=1, head="x", **network.graph_options)
-    return param_shapes(symbol, side=8)[0]
-
-
-def layers_of(name: str) -> list[tuple[str, str, str]]:
-    """List (our convolution, their convolution, their batch norm) of zoo network ``name``."""
-    options = network_options(name)
-    original = options["stride_in"] == "1x1"  # v1 numbers its layers, the others name them
-    if options["stem"] == "3x3":
-        layers = [
-            ("conv1_1_3x3_s2", "conv1.0", "conv1.1"),
-            ("conv1_2_3x3", "conv1.3", "conv1.4"),
-            ("conv1_3_3x3", "conv1.6", "bn1"),
-        ]
-    elif original:
-        layers = [("conv1_7x7_s2", "features.0", "features.1")]
-    else:
-        layers = [("conv1_7x7_s2", "conv1", "bn1")]
-    for stage, units in enumerate(UNITS[int(options["depth"])], start=2):
-        for unit in range(units):
-            ours = f"conv{stage}_{unit + 1}"
-            theirs = f"features.{stage + 2}.{unit}" if original else f"layer{stage - 1}.{unit}"
-            for number, branch in enumerate(BRANCHES):
-                pair = (
-                    (f"body.{3 * number}", f"body.{3 * number + 1}")
-                    if original
-                    else (f"conv{number + 1}", f"bn{number + 1}")
-                )
-                layers.append((f"{ours}_{branch}", *(f"{theirs}.{part}" for part in pair)))
-            if unit == 0:
-                layers.append(
-                    (f"{ours}_1x1_proj", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
-                )
-    return layers
+        try:
+            file = Path(get_model_file(name))
+        except Exception as error:  # whatever gluoncv and its network library raise
+            cause = " ".join(str(error).split())
+            raise RunError(
+                f"{name}: gluoncv could not download it ({cause}); give --params FILE"
+            ) from None
+    arrays = {key: value.asnumpy() for key, value in read_arrays(file).items()}
+    naming = NUMBERED if name.endswith("_v1") else NAMED
+    return backbone, convert(backbone, naming, arrays, str(file), name)
