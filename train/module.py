@@ -12,6 +12,7 @@ from configs.schema import Solver
 
 from .distributed.workers import Workers
 from .errors import RunError
+from .large import split_convolutions
 from .network import HEAD
 from .params import Params
 from .schedule import learning_rate, server_scheduler
@@ -98,6 +99,10 @@ class TrainingModule:
         frozen = set(self._frozen)
         if self._solver.fixed_bn == "all" and not self.learns_bn:
             frozen.update(name for name in params[0] if name.endswith(("/bn_gamma", "/bn_beta")))
+        if self._contexts[0].device_type == "cpu":
+            batch, *chw = self._data[0].shape
+            share = (batch // len(self._contexts), *chw)
+            symbol = split_convolutions(symbol, {"data": share}, training=True)
         module = mx.mod.Module(
             symbol,
             ["data"],

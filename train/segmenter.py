@@ -16,6 +16,7 @@ from symbols.receptive_field import receptive_radius
 
 from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
+from .large import split_convolutions
 
 MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
 
@@ -115,21 +116,41 @@ class Segmenter(PixelSegmenter):
             symbol = inference_graph(symbol)
             symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
             aux_params = {}
-        if context.device_type == "cpu":
-            symbol = symbol.get_backend_symbol("MKLDNN")  # fuses convolution, sum and ReLU
-        # Unlike an executor, which is bound to one image size and keeps every layer's output, this
-        # runs any size and frees each output after its last use (0.7 instead of 2.4 GB for
-        # ResNet-101 at 544x544).
-        self._network = mx.nd.CachedOp(symbol)
+        self._symbol, self._context = symbol, context
+        self._network = self._split = _Network(symbol, context)
         params = {**arg_params, **aux_params}
         self._params = {name: value.as_in_context(context) for name, value in params.items()}
-        self._inputs = symbol.list_inputs()
-        self._context = context
 
     def forward(self, data: np.ndarray) -> np.ndarray:
         """Run the network; see :meth:`PixelSegmenter.forward`."""
+        network = self._network
+        if self._context.device_type == "cpu":
+            symbol = split_convolutions(self._symbol, {"data": data.shape})
+            if symbol is not self._symbol:
+                if self._split.shape != data.shape:
+                    self._split = _Network(symbol, self._context, data.shape)
+                network = self._split
         values = {**self._params, "data": mx.nd.array(data, self._context)}
-        return self._network(*(values[name] for name in self._inputs)).asnumpy()[0]
+        return network.run(values)
+
+
+class _Network:
+    """A graph that is ready to run at any image size, or at the one for which it was made.
+
+    Unlike an executor, which is bound to one image size and keeps every layer's output, MXNet's
+    CachedOp runs any size and frees each output after its last use (0.7 instead of 2.4 GB for
+    ResNet-101 at 544x544).
+    """
+
+    def __init__(
+        self, symbol: mx.sym.Symbol, context: mx.Context, shape: tuple[int, ...] | None = None
+    ):
+        if context.device_type == "cpu":
+            symbol = symbol.get_backend_symbol("MKLDNN")  # fuses convolution, sum and ReLU
+        self._graph, self._inputs, self.shape = mx.nd.CachedOp(symbol), symbol.list_inputs(), shape
+
+    def run(self, values: Mapping[str, mx.nd.NDArray]) -> np.ndarray:
+        return self._graph(*(values[name] for name in self._inputs)).asnumpy()[0]
 
 
 def most_probable(planes: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,126 @@
+"""The way round the sizes at which MXNet's 1x1 convolution ends the process."""
+
+import json
+
+import mxnet as mx
+import numpy as np
+import pytest
+from tiny_run import TINY, make_run, noise, random_params
+
+from configs.datasets import load_dataset
+from configs.schema import Config
+from tools.inference.run import load_segmenter, read_run
+from train import large
+from train.folding import inference_graph
+from train.large import split_convolutions
+from train.network import build_symbol
+
+
+def in_parts(symbol):
+    """Convolutions that were cut, and into how many parts."""
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return {n["name"]: int(n["attrs"]["num_args"]) for n in nodes if n["op"] == "Concat"}
+
+
+@pytest.mark.parametrize(
+    ("hw", "change", "expected"),
+    [
+        ((1024, 2048), {}, {}),
+        ((1024, 2032), {"downsample": 4, "pool_pad": 1}, {}),
+        # Table 1 at downsampling rate 4: 1024 and 2048 channels of 256x512.
+        (
+            (1024, 2048),
+            {"downsample": 4, "pool_pad": 1},
+            {"conv4_1_1x1_proj": 2, "conv4_2_1x1_increase": 2, "conv5_1_1x1_proj": 4},
+        ),
+        # Twice the size of a Cityscapes frame: 256 channels of 512x1024.
+        ((2048, 4096), {"pool_pad": 1}, {"conv2_1_1x1_proj": 2, "conv5_1_1x1_increase": 4}),
+        ((2048, 4096), {}, {"conv4_1_1x1_proj": 2, "conv5_1_1x1_increase": 4}),
+    ],
+)
+def test_which_convolutions_are_cut(hw, change, expected):
+    config = Config()
+    network = type(config.network)(**change)
+    symbol = build_symbol(type(config)(network=network), load_dataset("cityscapes"))
+    found = in_parts(split_convolutions(inference_graph(symbol), {"data": (1, 3, *hw)}))
+    assert expected.items() <= found.items()
+    assert bool(found) == bool(expected)
+    assert all("1x1" in name for name in found)
+    training = in_parts(split_convolutions(symbol, {"data": (1, 3, *hw)}, training=True))
+    assert found.items() <= training.items()
+    if found:  # what is as large on its way back
+        assert training.keys() - found.keys() >= {"conv5_2_1x1_reduce"}
+
+
+def gradients(symbol, params, data, label):
+    arguments = {**params[0], "data": data, "seg_loss_label": label}
+    executor = symbol.bind(
+        mx.cpu(),
+        arguments,
+        args_grad={name: mx.nd.zeros_like(value) for name, value in params[0].items()},
+        aux_states={name: value.copy() for name, value in params[1].items()},
+    )
+    output = executor.forward(is_train=True)[0].asnumpy()
+    executor.backward()
+    return output, {name: executor.grad_dict[name].asnumpy() for name in params[0]}
+
+
+@pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
+def test_parts_are_the_same_function_with_the_same_gradients(stride_in, monkeypatch):
+    """With a limit that the tiny network meets; 11 rows do not divide evenly."""
+    monkeypatch.setattr(large, "DEADLY", 2 * 11 * 13 * 32)
+    network = type(TINY)(**{**vars(TINY), "stride_in": stride_in, "pool_pad": 1})
+    dataset = load_dataset("camvid")
+    symbol = build_symbol(type(Config())(network=network), dataset, learn_bn=True)
+    hw, random = (88, 104), np.random.default_rng(0)
+    shapes = {"data": (2, 3, *hw)}
+    split = split_convolutions(symbol, shapes, training=True)
+    assert {"conv3_1_1x1_reduce", "conv3_1_1x1_proj", "conv5_2_1x1_increase"} <= in_parts(
+        split
+    ).keys()
+    assert sorted(split.list_arguments()) == sorted(symbol.list_arguments())
+    assert split.list_outputs() == symbol.list_outputs()
+    params = random_params(symbol)
+    data = mx.nd.array(random.normal(0, 60, (2, 3, *hw)))
+    label = mx.nd.array(random.integers(0, 11, (2, hw[0] * hw[1] // 4)))
+    whole, expected = gradients(symbol, params, data, label)
+    parts, found = gradients(split, params, data, label)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    for name, gradient in expected.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(found[name], gradient, atol=1e-4 * scale + 1e-7, err_msg=name)
+
+
+def test_prediction_goes_round_at_one_size_and_not_at_another(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    images = [noise(88, 104), noise(88, 96), noise(176, 104)]
+    expected = [load_segmenter(run.path)[0].cell_probabilities(image) for image in images]
+    monkeypatch.setattr(large, "DEADLY", 11 * 13 * 64)
+    segmenter = load_segmenter(run.path)[0]
+    for image, cells in zip(images * 2, expected * 2):
+        shape = segmenter.network_input(image).shape
+        symbol = inference_graph(read_run(run.path).symbol)
+        assert bool(in_parts(split_convolutions(symbol, {"data": shape}))) == (shape[3] == 104)
+        np.testing.assert_allclose(segmenter.cell_probabilities(image), cells, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hw", "change"),
+    [((1024, 2048), {"downsample": 4, "pool_pad": 1}), ((2048, 4096), {"pool_pad": 1})],
+)
+def test_a_frame_that_would_end_the_process(hw, change, tmp_path):
+    """Labels must be those of a smaller part of it, as far as no border is seen from there."""
+    network = {"width": 0.5, "aspp": (1,), "dilation": "1; 1", "cell": 4, **change}
+    run = make_run(tmp_path / "run", **network)
+    segmenter = load_segmenter(run.path)[0]
+    symbol = inference_graph(read_run(run.path).symbol)
+    assert in_parts(split_convolutions(symbol, {"data": (1, 3, *hw)}))
+    image = noise(*hw)
+    labels = segmenter.labels(image)
+    side, far = 512, 512 - segmenter.receptive_radius
+    assert far > 150
+    part = segmenter.labels(image[:side, :side])
+    assert np.mean(labels[:far, :far] == part[:far, :far]) > 0.9999
+    part = segmenter.labels(image[-side:, -side:])
+    assert np.mean(labels[-far:, -far:] == part[-far:, -far:]) > 0.9999
