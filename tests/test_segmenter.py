@@ -56,6 +56,37 @@ def test_labels_are_the_argmax_of_the_probabilities(hw):
     np.testing.assert_array_equal(labels, segmenter.probabilities(image).argmax(0))
 
 
+class TwoCells(PixelSegmenter):
+    """Says (0.999, 0.001) of an 8x16 image's left feature pixel and (0.3, 0.7) of its right one."""
+
+    def forward(self, data):
+        assert data.shape == (1, 3, 8, 16)
+        return np.array([[0.999, 0.3], [0.001, 0.7]], np.float32)
+
+
+def test_the_baseline_interpolates_scores_as_deeplab_does():
+    segmenter = TwoCells(Network(decoder="bilinear"))
+    image = noise(8, 16)
+    # 6 of 8 pixels from the left cell: probabilities would give 0.25 * 0.999 + 0.75 * 0.3 < 1/2,
+    # the difference of the scores is 0.25 * ln(999) + 0.75 * ln(3 / 7) = 1.0912 > 0.
+    assert segmenter.labels(image).tolist() == [[0] * 8 + [1] * 8] * 8
+    found = segmenter.probabilities(image)
+    np.testing.assert_allclose(found[0, :, 6], 1 / (1 + np.exp(-1.0912)), atol=1e-4)
+    np.testing.assert_allclose(found[:, :, 0], [[0.999] * 8, [0.001] * 8], atol=1e-6)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
+    duc = [*TwoCells(Network(cell=8)).at_pixels(found[:, ::8, ::8], (8, 16))]
+    np.testing.assert_allclose(duc[0][:, 6], 0.25 * 0.999 + 0.75 * 0.3, atol=1e-4)
+
+
+def test_certain_cells_that_disagree_still_give_probabilities():
+    cells = np.zeros((3, 1, 2), np.float32)
+    cells[0, 0, 0] = cells[1, 0, 1] = 1
+    found = np.stack([*TwoCells(Network(decoder="bilinear")).at_pixels(cells, (8, 16))])
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
+    np.testing.assert_allclose(found[:, :, 4], [[0.5] * 8, [0.5] * 8, [0] * 8], atol=1e-6)
+
+
 def test_upsampling_from_a_resized_image_keeps_pixel_centres():
     # A ramp over an image of twice the size: pixel p of the result lies at 2 p + 1/2 there.
     ramp = np.tile(np.arange(0, 64, 4, dtype=np.float32), (6, 1))  # cells of side 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import cv2
 import mxnet as mx
@@ -19,6 +19,7 @@ from .folding import fold_batch_norm, inference_graph
 from .large import split_convolutions
 
 MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
+SMALLEST = np.finfo(np.float32).tiny  # the logarithm of a probability of 0 is that of this one
 
 
 class PixelSegmenter(ABC):
@@ -50,19 +51,45 @@ class PixelSegmenter(ABC):
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return (L, H, W) float32 in 0..1 that sum to 1 over L."""
-        hw = image.shape[:2]
-        return np.stack(
-            [upsample(plane, self.cell, hw) for plane in self.cell_probabilities(image)]
-        )
+        return np.stack(list(self.at_pixels(self.cell_probabilities(image), image.shape[:2])))
 
     def labels(self, image: np.ndarray) -> np.ndarray:
         """Return the most probable class of each pixel, (H, W) uint8 train ids.
 
         The same as the argmax of :meth:`probabilities`, which are never all in memory at once.
         """
-        hw = image.shape[:2]
-        cells = self.cell_probabilities(image)
-        return most_probable(upsample(plane, self.cell, hw) for plane in cells)
+        return most_probable(self.at_pixels(self.cell_probabilities(image), image.shape[:2]))
+
+    def at_pixels(
+        self, cells: np.ndarray, hw: tuple[int, int], scale: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """Interpolate cells' probabilities to pixels, one class at a time.
+
+        DUC's are interpolated as they are, as in the release. The bilinear baseline is DeepLab-V2
+        (section 4.1.1), which interpolates scores and takes the softmax at pixels (``fc1_interp``
+        of its test.prototxt). Logarithms of probabilities are scores up to a constant per cell,
+        which the softmax removes.
+
+        Parameters
+        ----------
+        cells : ndarray
+            (L, rows, columns) float32 from :meth:`cell_probabilities`.
+        hw : tuple of int
+            Size of the image.
+        scale : float
+            Factor by which the image was resized before the network saw it.
+
+        Yields
+        ------
+        ndarray
+            (H, W) float32 in 0..1, for each of the L classes.
+        """
+        if self.network.decoder != "bilinear":
+            yield from (upsample(plane, self.cell, hw, scale) for plane in cells)
+            return
+        scores = np.log(np.maximum(cells, SMALLEST))
+        total = sum(np.exp(upsample(plane, self.cell, hw, scale)) for plane in scores)
+        yield from (np.exp(upsample(plane, self.cell, hw, scale)) / total for plane in scores)
 
     def cell_probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the network's own probabilities, one value a cell.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from configs.errors import ConfigError
-from train.segmenter import PixelSegmenter, most_probable, upsample
+from train.segmenter import PixelSegmenter, most_probable
 
 # Tiles begin at multiples of this: a multiple of the downsampling rate at every scale that is a
 # multiple of 1/4, so that a tile's features sample the image where the whole image's do.
@@ -109,8 +109,8 @@ class Averager:
                 cells = self.segmenter.cell_probabilities(resize(seen, scale))
                 if total is None:
                     total = np.zeros((len(cells), *hw), np.float32)
-                for plane, values in zip(total, cells):
-                    pixels = upsample(values, self.segmenter.cell, seen.shape[:2], scale)
+                planes = self.segmenter.at_pixels(cells, seen.shape[:2], scale)
+                for plane, pixels in zip(total, planes):
                     plane += pixels[:, ::-1][:, : hw[1]] if mirrored else pixels
         total /= len(self.scales) * (1 + self.flip)
         return total

@@ -74,21 +74,25 @@ def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) 
                 )
             )
             name = "cell_scores"
-        last = "cell_probabilities" if cell > 1 else "probabilities"
-        graph.node.append(helper.make_node("Softmax", [name], [last], "softmax", axis=1))
+        softmax = helper.make_node("Softmax", [name], ["probabilities"], "softmax", axis=1)
         if cell > 1:  # position p / cell, ends repeated, as train.segmenter.upsample
             factors = np.array([1, 1, cell, cell], np.float32)
             graph.initializer.append(onnx.numpy_helper.from_array(factors, "cell_factors"))
-            graph.node.append(
-                helper.make_node(
-                    "Resize",
-                    [last, "", "cell_factors"],
-                    ["probabilities"],
-                    "pixels",
-                    mode="linear",
-                    coordinate_transformation_mode="asymmetric",
-                )
+            resize = helper.make_node(
+                "Resize",
+                [name, "", "cell_factors"],
+                ["probabilities"],
+                "pixels",
+                mode="linear",
+                coordinate_transformation_mode="asymmetric",
             )
+            # DeepLab's baseline interpolates scores, DUC probabilities: PixelSegmenter.at_pixels.
+            bilinear = run.config.network.decoder == "bilinear"
+            first, last = (resize, softmax) if bilinear else (softmax, resize)
+            first.output[0] = last.input[0] = "pixel_scores" if bilinear else "cell_probabilities"
+            graph.node.extend([first, last])
+        else:
+            graph.node.append(softmax)
         output = ("probabilities", (free[0], classes, *free[2:]))
     else:
         shape = np.array([0, classes, -1], np.int64)
