@@ -95,13 +95,14 @@ class Data:
     val_split: str = key("val", "likewise; empty: no validation")
     patches: str = key(
         "12fold",
-        "regions visited once per epoch: 12fold and 7fold of section 4.1, grid, or the image",
-        choices=("12fold", "7fold", "grid", "image"),
+        "regions visited once per epoch: 12fold, 7fold (section 4.1), grid (every patch_stride and "
+        "at the borders), stride (patch_stride alone), or the image",
+        choices=("12fold", "7fold", "grid", "stride", "image"),
     )
     patch_hw: tuple[int, ...] = key(
-        (800, 800), "grid: height,width of a region, pixels", at_least=1, length=2
+        (800, 800), "grid, stride: height,width of a region, pixels", at_least=1, length=2
     )
-    patch_stride: int = key(100, "grid: pixels between regions", at_least=1)
+    patch_stride: int = key(100, "grid, stride: pixels between regions", at_least=1)
     patch_jitter: int = key(
         80, "7fold: pixels of the image that a crop's centre may move either way", at_least=0
     )

@@ -73,6 +73,10 @@ def plan(
         Where the crop is as large as the patch: 0 at scale 1, else the difference between the
         crop and its size in the image, e.g. 320, 107, 64 and 107 at 0.5, 0.75, 1.25 and 1.5 for
         320.
+    ``stride``
+        As ``grid``, but without the last row and column of patches that the stride does not reach:
+        10 instead of 22 of a KITTI frame of 375x1242, whose lowest 55 rows are then outside every
+        patch.
     ``image``
         The whole image, once: as a patch of its size.
     """
@@ -82,18 +86,21 @@ def plan(
         return [Patch(top, left, 800, 800) for top in tops for left in lefts]
     if kind == "7fold":
         return [Centre(height // 2, width * k // 8, jitter) for k in range(1, 8)]
-    if kind == "grid":
-        tops, lefts = _strided(height, patch_hw[0], stride), _strided(width, patch_hw[1], stride)
+    if kind in ("grid", "stride"):
+        tops, lefts = (
+            _strided(length, side, stride, flush=kind == "grid")
+            for length, side in zip(image_hw, patch_hw)
+        )
         return [Patch(top, left, *patch_hw) for top in tops for left in lefts]
     if kind == "image":
         return [Patch(0, 0, height, width)]
-    raise ValueError(f"patches {kind}: expected 12fold, 7fold, grid or image")
+    raise ValueError(f"patches {kind}: expected 12fold, 7fold, grid, stride or image")
 
 
 def _spaced(length: int, side: int, count: int) -> list[int]:
     return np.linspace(0, max(length - side, 0), count).round().astype(int).tolist()
 
 
-def _strided(length: int, side: int, stride: int) -> list[int]:
+def _strided(length: int, side: int, stride: int, flush: bool) -> list[int]:
     last = max(length - side, 0)
-    return [*range(0, last, stride), last]
+    return [*range(0, last, stride), last] if flush else [*range(0, last + 1, stride)]

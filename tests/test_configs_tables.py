@@ -57,6 +57,9 @@ ROWS = {
     "table1_baseline_ds4_aspp4_aug": Row(70.9, 4, "bilinear", 4, downsample=4, **TABLE1),
     "table1_duc_noaspp_noaug_cell1": Row(71.9, 1, cell=1, **{**TABLE1, "patches": "image"}),
     "table1_duc_aspp4_noaug_cell1": Row(72.8, 4, cell=1, **{**TABLE1, "patches": "image"}),
+    "table1_duc_aspp4_noaug_cell1_equal_updates": Row(
+        0, 4, cell=1, **{**TABLE1, "patches": "image", "epochs": (0, 240)}
+    ),
     "table1_duc_aspp4_aug_cell1": Row(74.3, 4, cell=1, **TABLE1),
     "table1_duc_ds4_aspp4_aug_cell1": Row(73.7, 4, cell=1, downsample=4, **TABLE1),
     "table1_duc_aspp6_aug_cell1": Row(74.5, 6, cell=1, **TABLE1),
@@ -75,7 +78,10 @@ ROWS = {
     ),
     "table3_resnet152_duc_hdc_fine": Row(76.7, **DEEP_BIGGER),
     "table3_resnet152_duc_hdc_fine_coarse": Row(77.1, **DEEP_BIGGER, **COARSE),
+    "table3_resnet152_coarse_pretrain": Row(0, **DEEP_BIGGER, split="train_extra"),
+    "table3_resnet152_coarse_finetune": Row(0, **{**DEEP_BIGGER, "epochs": (0, 20)}),
     "table4_duc_hdc_fine": Row(77.6, **DEEP_BIGGER),
+    "table4_duc_hdc_fine_trainval": Row(77.6, **DEEP_BIGGER, split="train+val"),
     "table4_duc_hdc_coarse": Row(78.5, **DEEP_BIGGER, **COARSE),
     "table4_duc_hdc_coarse_better": Row(80.1, stem="3x3", **WIDE, **COARSE),
     "table5_kitti_road": Row(
@@ -296,11 +302,22 @@ def test_its_splits_are_found_in_the_official_layout(name, data_roots):
         == {
             "train": [frame],
             "train+train_extra": [frame, frame],
+            "train_extra": [frame],
+            "train+val": [frame, frame],
             "trainval": ["um_000000"],
             "train_aug+coco": ["000000000009", "2007_000001", "2008_000003"],
             "trainval_aug": ["2007_000001", "2007_000002", "2008_000003"],
         }[ROWS[name].split]
     )
+
+
+def test_the_control_without_augmentation_has_as_many_updates():
+    updates = {}
+    for name, visits in (("aug_cell1", 12), ("noaug_cell1", 1), ("noaug_cell1_equal_updates", 1)):
+        solver = load(f"table1_duc_aspp4_{name}")[0].solver
+        updates[name] = solver.epochs * math.ceil(2975 * visits / solver.batch_size)
+    assert updates["aug_cell1"] == 59_500 and updates["noaug_cell1"] == 4_960
+    assert updates["noaug_cell1_equal_updates"] == 59_520
 
 
 def test_deconvolution_heads_are_as_large_as_duc():

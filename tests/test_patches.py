@@ -95,5 +95,14 @@ def test_grid_of_a_kitti_frame():
     assert len(set(patches)) == len(patches) == 2 * 11
 
 
-def test_a_grid_on_an_image_smaller_than_its_patch_is_one_patch():
-    assert plan("grid", (200, 300), (320, 320), 100) == [(0, 0, 320, 320)]
+def test_the_stride_alone_of_a_kitti_frame():
+    patches = plan("stride", (375, 1242), (320, 320), 100)
+    assert patches == [(0, 100 * column, 320, 320) for column in range(10)]
+    assert plan("stride", (370, 420), (320, 320), 50) == [
+        (top, left, 320, 320) for top in (0, 50) for left in (0, 50, 100)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["grid", "stride"])
+def test_a_grid_on_an_image_smaller_than_its_patch_is_one_patch(kind):
+    assert plan(kind, (200, 300), (320, 320), 100) == [(0, 0, 320, 320)]

@@ -1,4 +1,7 @@
-"""One image through a segmenter several times: scales, mirror image, tiles (section 4.1.4).
+"""One image through a segmenter several times: scales, mirror image, tiles.
+
+The paper names no scales (section 4.1.4: "a single model"). The release's README has 79.1 on
+Cityscapes' test set with a single scale and 80.1 with several.
 
 Probabilities of all passes are averaged with equal weight at the image's own pixels. Tiles bound
 the memory: only one is in the network at a time, and what is kept of it lies half the overlap or
