@@ -170,7 +170,11 @@ class Solver:
         (), "factor of each train id's loss, in their order; empty: all alike (paper)", at_least=0
     )
     init_magnitude: float = key(2.34, "of Xavier(uniform, in) for new layers (release)", at_least=0)
-    init_from: str = key("", "run folder or .params whose parameters start this run")
+    init_from: str = key(
+        "",
+        "run folder or .params whose parameters start this run; none: random ones, though BN is "
+        "fixed",
+    )
     freeze: tuple[str, ...] = key(
         (), "patterns of parameters to leave as they are: conv1_*,conv2_*"
     )
@@ -186,6 +190,11 @@ class Solver:
     )
     keep_checkpoints: int = key(3, "newest checkpoints that are kept, beside the best", at_least=1)
     log_every: int = key(20, "iterations between lines of the log", at_least=1)
+
+    @property
+    def source(self) -> str:
+        """Where the first parameters come from; empty: they are drawn at random."""
+        return "" if self.init_from == "none" else self.init_from
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ SAVED = 75
 LAST = "model-0002.params"
 # Frozen BN and a mean over all pixels: then two workers are exactly one with twice the batch.
 FROZEN = (
-    "--set=solver.learn_bn_epochs=0", "--set=solver.normalization=fixed",
+    "--set=solver.learn_bn_epochs=0", "--set=solver.init_from=none",
+    "--set=solver.normalization=fixed",
     "--set=solver.init_magnitude=0.7",
 )  # fmt: skip
 SHORT = ("--set=solver.epochs=2", "--set=solver.batch_size=2", "--set=data.scales=1")

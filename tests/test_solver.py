@@ -279,8 +279,13 @@ def test_a_loss_that_explodes_names_iteration_rate_and_files(root, tmp_path):
 
 
 def test_random_weights_under_fixed_statistics_are_told_apart(root, tmp_path):
-    ended = training.train(root, tmp_path / "out", solver__learn_bn_epochs=0, solver__lr=1e6,
-                           solver__clip_gradient=0)  # fmt: skip
+    out = tmp_path / "out"
+    fixed = {"solver__learn_bn_epochs": 0, "solver__lr": 1e6, "solver__clip_gradient": 0}
+    ended = training.train(root, out, **fixed)
+    assert ended.returncode == 2 and not out.exists()
+    for way in ("solver.init_from=FILE", "solver.learn_bn_epochs=N", "solver.init_from=none"):
+        assert f"--set {way}" in ended.stderr
+    ended = training.train(root, out, solver__init_from="none", **fixed)
     assert ended.returncode == 2
     assert "name trained ones in solver.init_from, or set solver.learn_bn_epochs" in ended.stderr
 

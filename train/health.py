@@ -49,7 +49,7 @@ def lost(
     ``files`` are those of the batch; ``saved`` names the checkpoint whose parameters gave the loss.
     """
     advice = "lower solver.lr"
-    if not (solver.init_from or solver.learn_bn_epochs):
+    if not (solver.source or solver.learn_bn_epochs):
         advice = (
             "random weights need BN statistics: name trained ones in solver.init_from, or set "
             "solver.learn_bn_epochs"

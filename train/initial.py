@@ -44,8 +44,8 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
         for name in sorted(found):
             group[name] = mx.nd.zeros(found[name])
             xavier(mx.init.InitDesc(name, attributes.get(name)), group[name])
-    if config.solver.init_from:
-        source = Path(config.solver.init_from)
+    if config.solver.source:
+        source = Path(config.solver.source)
         _take_over(params, _newest(RunDir(source), config) if source.is_dir() else source)
     return params
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import mxnet as mx
 
@@ -21,8 +22,8 @@ from .params import Params, split_params
 from .run_dir import RunDir
 
 
-def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context]) -> None:
-    """Raise ``RunError`` where the configuration does not suit the devices or the classes."""
+def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run: Path) -> None:
+    """Raise ``RunError`` where the configuration does not suit devices, classes or the start."""
     batch_size = config.solver.batch_size
     if batch_size % len(contexts):
         raise RunError(
@@ -33,6 +34,14 @@ def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context]) -> N
         raise RunError(
             f"solver.class_weights: expected {classes} numbers, one for each class of "
             f"{dataset.name}, got {weights}"
+        )
+    solver = config.solver
+    if not (solver.init_from or solver.learn_bn_epochs or checkpoint.read_manifest(run)):
+        raise RunError(
+            "random weights learn next to nothing while BN statistics are fixed: start from "
+            "trained ones with --set solver.init_from=FILE (python tools/convert_weights.py names "
+            "sources), or learn the statistics with --set solver.learn_bn_epochs=N; if you mean "
+            "it, --set solver.init_from=none"
         )
 
 

@@ -81,7 +81,7 @@ def train(
     """
     run, solver = RunDir(out), config.solver
     with Workers(solver.kvstore) as workers:
-        check(config, dataset, contexts)
+        check(config, dataset, contexts, out)
         writes = workers.rank == 0
         batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
         frames = None
