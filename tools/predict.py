@@ -39,7 +39,7 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from data_iter.image_files import exif_orientation, read_image
 from tools.inference.averaging import TILE_STEP, Averager
-from tools.inference.backends import BACKENDS, load_segmenter
+from tools.inference.backends import BACKENDS, fastest_backend, load_segmenter
 from tools.inference.images import (
     Refine,
     find_images,
@@ -90,7 +90,8 @@ def parser() -> argparse.ArgumentParser:
     add("--num-parts", type=int, default=1, help="share the images between that many machines")
     add("--part-index", type=int, default=0, help="which share is this one's, from 0")
     add("--resume", action="store_true", help="skip images whose results are there and whole")
-    add("--backend", choices=("mxnet", *BACKENDS), default="mxnet")
+    backends = ("mxnet", *BACKENDS, "auto")
+    add("--backend", choices=backends, default="mxnet", help="auto: the fastest that is installed")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
 
@@ -135,7 +136,11 @@ def main(argv=None) -> int:
         print("nothing left to segment")
         return 0
     context = contexts(args.gpus)[0]
-    segmenter, dataset = load_segmenter(args.model, args.epoch, context, args.backend)
+    backend = args.backend
+    if backend == "auto":
+        backend = fastest_backend(args.model, context)
+        print(f"computing with {backend}")
+    segmenter, dataset = load_segmenter(args.model, args.epoch, context, backend)
     averager = Averager(segmenter, scales, args.flip, tile, args.overlap)
     args.out.mkdir(parents=True, exist_ok=True)
     if not averager.exact:

@@ -9,6 +9,10 @@ of the training split of --data-root. With --data-root the mIoU on its validatio
 before and after; groups of layers then stay in float, the head first, until no more than --max-loss
 is lost. bf16 is refused where it loses more; it needs a processor with AVX-512, here and where the
 folder is used. predict.py and export_submission.py take the new folder like any other.
+
+An int8 folder also has inference-int8.onnx, the same network for ONNX Runtime, OpenVINO and
+TensorRT (QuantizeLinear and DequantizeLinear around 8-bit layers); predict.py --backend openvino
+computes with it.
 """
 
 from __future__ import annotations
@@ -22,7 +26,11 @@ if not __package__:  # run as a file: make the project importable, and only the 
 from train.runtime import command  # isort: skip  # first: sets threads before MXNet loads
 
 import argparse
+import importlib.util
 import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from rich.progress import track
@@ -31,8 +39,10 @@ from configs.errors import ConfigError
 from data_iter.datasets import find_samples
 from data_iter.frames import Frames
 from data_iter.image_files import read_image
-from tools.inference.precision import require_bf16
+from tools.inference.backends import OnnxruntimeSegmenter
 from tools.inference.images import find_images
+from tools.inference.precision import require_bf16
+from tools.inference.qdq import export_int8
 from tools.inference.quantization import (
     folded,
     segmenter_of,
@@ -79,10 +89,13 @@ def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
 
 def best_int8(
     run: RunParts, images: list[np.ndarray], frames: Frames | None, max_loss: float
-) -> RunParts:
-    """Quantise as much as the allowed loss of mIoU permits; print each try."""
+) -> tuple[RunParts, tuple[str, ...]]:
+    """Quantise as much as the allowed loss of mIoU permits; print each try.
+
+    Also returns which groups of layers stayed in float.
+    """
     if frames is None:
-        return to_int8(run, images, ())
+        return to_int8(run, images, ()), ()
     before = mean_iou(segmenter_of(run), run, frames)
     print(f"mIoU before {100 * before:.2f} %")
     for count in range(len(FLOAT_GROUPS) + 1):
@@ -91,8 +104,27 @@ def best_int8(
         kept = ", ".join(FLOAT_GROUPS[:count]) or "none"
         print(f"mIoU after {100 * after:.2f} %, layers in float: {kept}")
         if 100 * (before - after) <= max_loss:
-            return quantised
+            return quantised, FLOAT_GROUPS[:count]
     raise RunError(f"{run.path}: int8 loses more than {max_loss} points of mIoU; try bf16")
+
+
+@contextmanager
+def onnx_int8(
+    original: RunParts, images: list[np.ndarray], in_float: Iterable[str], frames: Frames | None
+) -> Iterator[Path | None]:
+    """Give the same network as a temporary ONNX file; none where ONNX Runtime is not installed."""
+    if not importlib.util.find_spec("onnxruntime"):
+        print("no ONNX file: that needs ONNX Runtime, pip install -e '.[onnxruntime]'")
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "int8.onnx"
+        export_int8(original, file, images, in_float)
+        if frames is not None:
+            segmenter = OnnxruntimeSegmenter(file, original.config.network)
+            after = mean_iou(segmenter, original, frames)
+            print(f"mIoU after {100 * after:.2f} % as an ONNX file, in ONNX Runtime")
+        yield file
 
 
 def checked_bf16(run: RunParts, frames: Frames | None, max_loss: float) -> RunParts:
@@ -124,7 +156,8 @@ def main(argv=None) -> int:
         raise RunError(f"{args.out}: exists already; name another --out")
     if args.precision == "bf16":
         require_bf16()
-    run = folded(read_run(args.model, args.epoch))
+    original = read_run(args.model, args.epoch)
+    run = folded(original)
     split = run.config.data.val_split
     if args.data_root and not split:
         raise ConfigError(
@@ -132,12 +165,14 @@ def main(argv=None) -> int:
             "calibrate with --images"
         )
     frames = open_split(run.dataset, args.data_root, split) if args.data_root else None
-    if args.precision == "int8":
-        made = best_int8(run, calibration(args, run), frames, args.max_loss)
-    else:
-        made = checked_bf16(run, frames, args.max_loss)
     epoch = args.epoch if args.epoch is not None else RunDir(args.model).newest_epoch()
-    write_inference_run(args.out, made, epoch)
+    if args.precision == "int8":
+        images = calibration(args, run)
+        made, in_float = best_int8(run, images, frames, args.max_loss)
+        with onnx_int8(original, images, in_float, frames) as file:
+            write_inference_run(args.out, made, epoch, file)
+    else:
+        write_inference_run(args.out, checked_bf16(run, frames, args.max_loss), epoch)
     print(f"{args.out}: a run folder in {args.precision}")
     return 0
 

@@ -4,6 +4,7 @@
 ``dataset.yaml``        the class table
 ``model-symbol.json``   the graph, for other programs; this project rebuilds it from the config
 ``inference-symbol.json``  only in folders that ``tools/quantize.py`` makes: the graph that predicts
+``inference-int8.onnx``  in such a folder too: the int8 network for other libraries
 ``model-0020.params``   parameters after 20 epochs, in MXNet's format and naming
 ``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
 ``starts.jsonl``        command, commit, versions and devices of every start
@@ -42,6 +43,7 @@ PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
 LOG = "log.jsonl"
 LOCK = ".lock"
 INFERENCE_SYMBOL = "inference-symbol.json"
+INFERENCE_ONNX = "inference-int8.onnx"
 
 
 class RunDir:
@@ -191,6 +193,11 @@ class RunDir:
     def save_inference_graph(self, symbol: mx.sym.Symbol) -> None:
         """Write the graph that predicts, in place of the one that the configuration describes."""
         self._write(INFERENCE_SYMBOL, symbol.tojson(remove_amp_cast=False))  # bf16 is those casts
+
+    @property
+    def inference_onnx(self) -> Path:
+        """Name the int8 network for other libraries than MXNet, which may not be there."""
+        return self.path / INFERENCE_ONNX
 
     def note_start(self, contexts: list[mx.Context], seed: int) -> None:
         """Append what this start needs to be repeated to ``starts.jsonl``."""

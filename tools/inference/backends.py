@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +18,7 @@ from tools.inference.onnx import export
 from tools.inference.precision import is_bf16, require_bf16
 from tools.inference.run import RunParts, read_run
 from train.machine import compute_threads
+from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
 
 # MXNet keeps four copies of its scratch memory unless told otherwise, 400 MB for a frame of
@@ -66,6 +67,20 @@ def load_segmenter(
     params = (run.arg_params, run.aux_params)
     segmenter = Segmenter(run.symbol, *params, run.config.network, context or mx.cpu())
     return segmenter, run.dataset
+
+
+def fastest_backend(run_dir: Path, context: mx.Context) -> str:
+    """Name the backend that was fastest for such a run, of those that are installed.
+
+    On CPUs OpenVINO came first in fp32 and int8, then ONNX Runtime in fp32 (docs/measurements.md).
+    GPUs are MXNet's, as are bf16 folders and int8 folders without an ONNX file.
+    """
+    run = RunDir(run_dir)
+    quantised = run.is_for_inference()
+    if context.device_type != "cpu" or (quantised and not run.inference_onnx.is_file()):
+        return "mxnet"
+    order = ("openvino",) if quantised else ("openvino", "onnxruntime")
+    return next((name for name in order if importlib.util.find_spec(name)), "mxnet")
 
 
 def require(library: str) -> ModuleType:
@@ -125,7 +140,13 @@ BACKENDS = {"onnxruntime": OnnxruntimeSegmenter, "openvino": OpenvinoSegmenter}
 
 
 def run_on(backend: str, run: RunParts, **options: str) -> PixelSegmenter:
-    """Export a run to a temporary ONNX file and load that into ``backend``."""
+    """Export a run to a temporary ONNX file and load that into ``backend``.
+
+    A folder of ``tools/quantize.py`` has its int8 network as an ONNX file already.
+    """
+    file = RunDir(run.path).inference_onnx
+    if run.ready and file.is_file():
+        return BACKENDS[backend](file, run.config.network, **options)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         export(run, file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -105,9 +106,11 @@ def segmenter_of(run: RunParts) -> Segmenter:
     return Segmenter(run.symbol, run.arg_params, run.aux_params, run.config.network, mx.cpu())
 
 
-def write_inference_run(out: Path, run: RunParts, epoch: int) -> None:
-    """Write a run folder with a graph of inference."""
+def write_inference_run(out: Path, run: RunParts, epoch: int, onnx: Path | None = None) -> None:
+    """Write a run folder with a graph of inference, and the same network as an ONNX file."""
     with new_run(out) as made:
         made.create(run.config, run.dataset)
         made.save_inference_graph(run.symbol)
         made.save_params(epoch, (run.arg_params, run.aux_params))
+        if onnx:
+            shutil.copyfile(onnx, made.inference_onnx)
