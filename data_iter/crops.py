@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import threading
@@ -90,11 +91,14 @@ class CropReader:
         self._lock = threading.Lock()
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
             sizes = list(pool.map(self._size, range(len(frames))))
+        plan_of = functools.cache(
+            lambda hw: plan(patches, hw, patch_hw, patch_stride, patch_jitter)
+        )  # frames of one size share theirs
         self._visits: list[tuple[int, tuple[int, int], Patch | Centre]] = [
             (number, hw, patch)
             for number, hw in enumerate(sizes)
             if hw is not None
-            for patch in plan(patches, hw, patch_hw, patch_stride, patch_jitter)
+            for patch in plan_of(hw)
         ]
 
     def __len__(self) -> int:
@@ -137,11 +141,15 @@ class CropReader:
         crop = draw_crop(random, patch, self.crop_hw, self._scales, self._mirror)
         colours = draw_colours(random, self._jitter) if any(self._jitter) else None
         blur = draw_blur(random, self._blur) if self._blur else 0.0
+        name = self._frames.name(frame)
+        if frame not in self._checked:  # once, and whole: a crop may not show what is wrong
+            to_train_ids(self._frames.read_label(frame), self._lut, name)
+            self._checked.add(frame)
         window = find_window(hw, crop.scale, crop.top, crop.left, self.crop_hw)
         image, label = self._frames.read(frame, window.rows, window.columns)
         pixels = resize_window(image, window, cv2.INTER_LINEAR)
         values = resize_window(label, window, cv2.INTER_NEAREST)
-        classes = self._train_ids(values, frame)
+        classes = to_train_ids(values, self._lut, name)
         (y, x), (height, width) = window.offset, window.hw
         if classes.size:
             pixels = change_appearance(pixels, colours, blur)
@@ -157,13 +165,6 @@ class CropReader:
             label_out[y : y + height, x : x + width] = classes
             self._subtract_mean(pixels, image_out[:, y : y + height, x : x + width])
         return label_out
-
-    def _train_ids(self, values: np.ndarray, frame: int) -> np.ndarray:
-        name = self._frames.name(frame)
-        if frame not in self._checked:  # once, and whole: a crop may not show what is wrong
-            to_train_ids(self._frames.read(frame)[1], self._lut, name)
-            self._checked.add(frame)
-        return to_train_ids(values, self._lut, name)
 
     def _subtract_mean(self, bgr: np.ndarray, out: np.ndarray) -> None:
         # Plane by plane, and in two steps, is ten times faster than through a transposed view.

@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import DataError
 from .image_files import read_colours, read_label
+from .listing import list_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")
@@ -93,7 +94,7 @@ def _cityscapes(root: Path, split: str) -> list[Sample]:
     kind = "gtFine" if split == folder and split != "train_extra" else "gtCoarse"
     suffix = "_leftImg8bit.png"
     samples = []
-    for image in root.glob(f"leftImg8bit/{folder}/*/*{suffix}"):
+    for image in list_files(root, f"leftImg8bit/{folder}/*/*{suffix}"):
         name = image.name[: -len(suffix)]
         label = root / kind / folder / image.parent.name / f"{name}_{kind}_labelIds.png"
         samples.append(Sample(image, label, name))
@@ -104,7 +105,7 @@ def _folders(root: Path, split: str) -> list[Sample]:
     """``images/SPLIT/NAME.png`` (or ``.jpg``) and ``labels/SPLIT/NAME.png``."""
     return [
         Sample(image, root / "labels" / split / f"{image.stem}.png", image.stem)
-        for image in (root / "images" / split).glob("*")
+        for image in list_files(root / "images" / split, "*")
         if image.suffix.lower() in IMAGE_SUFFIXES
     ]
 
@@ -116,9 +117,9 @@ def _kitti(root: Path, split: str) -> list[Sample]:
     validation set: one frame in five of each category (um, umm, uu) is drawn with a fixed seed.
     """
     if split == "test":
-        return [Sample(i, None, i.stem) for i in root.glob("testing/image_2/*.png")]
+        return [Sample(i, None, i.stem) for i in list_files(root, "testing/image_2/*.png")]
     categories: dict[str, list[Sample]] = {}
-    for image in sorted(root.glob("training/image_2/*.png")):
+    for image in sorted(list_files(root, "training/image_2/*.png")):
         category, _, number = image.stem.partition("_")
         label = root / "training" / "gt_image_2" / f"{category}_road_{number}.png"
         categories.setdefault(category, []).append(Sample(image, label, image.stem))
@@ -159,7 +160,9 @@ def _voc(root: Path, split: str) -> list[Sample]:
     """
     if split == "coco":
         return [
-            s for part in root.glob("coco/images/*") for s in _folders(root / "coco", part.name)
+            s
+            for part in list_files(root, "coco/images/*")
+            for s in _folders(root / "coco", part.name)
         ]
     if split == "trainval_aug":
         return _voc(root, "train_aug") + _voc(root, "val")
@@ -186,7 +189,7 @@ def _voc_names(root: Path, split: str) -> list[str]:
 
 def _sbd_labels(root: Path) -> list[Path]:
     places = ("SegmentationClassAug/*.png", "SBD/cls/*.mat", "benchmark_RELEASE/dataset/cls/*.mat")
-    return next((found for place in places if (found := list(root.glob(place)))), [])
+    return next((found for place in places if (found := list(list_files(root, place)))), [])
 
 
 def _read_voc(path: Path, rows: slice = slice(None)) -> np.ndarray:

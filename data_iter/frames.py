@@ -40,6 +40,9 @@ class Frames(Protocol):
         Callers must not write into the arrays. ``DataError`` names an unusable file.
         """
 
+    def read_label(self, number: int) -> np.ndarray:
+        """Return a whole label, (h, w) uint8 as stored, without decoding the image."""
+
 
 def open_frames(layout: str, root: Path, split: str, home: str = "", cache_mb: int = 0) -> Frames:
     """Open a split of a data set's official folder, or of a folder that prepare_data.py packed.
@@ -94,17 +97,30 @@ class FileFrames:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a region as (image BGR, label)."""
         sample = self._samples[number]
-        if sample.label is None:
-            raise DataError(f"{sample.image}: the image has no label")
         if number in self._compared:
             label = self._read_label(sample.label, rows)
         else:
-            label, hw = self._read_label(sample.label), self.hw(number)
-            if label.shape != hw:
-                raise DataError(_other_size(sample, label.shape, hw))
-            self._compared.add(number)
-            label = label[rows]
-        return read_bgr(sample.image, rows)[:, columns], label[:, columns]
+            label = self.read_label(number)[rows]
+        height, width = self.hw(number)
+        part = (len(range(*rows.indices(height))), width)
+        if read_size(sample.image) != (height, width) or label.shape != part:
+            raise DataError(
+                f"{sample.image} and its label {sample.label}: one of them is no longer "
+                f"{width}x{height}, as it was when this job began"
+            )
+        image = read_bgr(sample.image, rows)
+        return image[:, columns], label[:, columns]
+
+    def read_label(self, number: int) -> np.ndarray:
+        """Return a whole label, of its image's size."""
+        sample = self._samples[number]
+        if sample.label is None:
+            raise DataError(f"{sample.image}: the image has no label")
+        label, hw = self._read_label(sample.label), self.hw(number)
+        if label.shape != hw:
+            raise DataError(_other_size(sample, label.shape, hw))
+        self._compared.add(number)
+        return label
 
     def read_bgr(self, number: int) -> np.ndarray:
         """Return a whole image without its label, which a test split has not."""
@@ -152,6 +168,11 @@ class CachedFrames:
                     self._free -= size
         image, label = kept
         return image[rows, columns], label[rows, columns]
+
+    def read_label(self, number: int) -> np.ndarray:
+        """Return a whole label."""
+        kept = self._kept.get(number)
+        return self._frames.read_label(number) if kept is None else kept[1]
 
 
 def _other_size(sample: Sample, label_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> str:

@@ -12,7 +12,6 @@ thread at a time: a crop's tiles of one row lie side by side, and come with one 
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import zlib
@@ -26,8 +25,9 @@ import numpy as np
 
 from .errors import DataError
 from .png_rows import inflating
+from .sealed import unseal
 
-VERSION = 2
+VERSION = 3
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls
 MANIFEST = ".frames.json"
 # A training pays for decoding over and over, and inflating is most of it: lossless images are
@@ -63,11 +63,14 @@ def read_manifest(root: Path, split: str) -> dict[str, Any]:
             f"add it with prepare_data.py pack --split {split}"
         )
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = unseal(file.read_text(encoding="utf-8"))
         version = manifest["version"]
-    except (ValueError, TypeError, KeyError):
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{file}: not a manifest of prepared frames; pack the split again"
+            f"{file}: not a manifest of prepared frames, or damaged ({error}); remove it and pack "
+            "the split again"
         ) from None
     if version != VERSION:
         raise DataError(f"{file}: format {version}, expected {VERSION}; pack the split again")
@@ -132,11 +135,12 @@ class Shard:
             raise DataError(f"{rec}: it or its .idx is missing; pack the split again")
         try:  # a line for each record: its number and, behind a tab, where it begins
             lines = idx.read_text(encoding="ascii").splitlines()
-            self._begins = [int(line.split("\t")[1]) for line in lines]
-        except (ValueError, IndexError):
+            begins = [int(line.split("\t")[1]) for line in lines]
+        except (ValueError, IndexError, OverflowError):
             raise DataError(f"{idx}: not an index of records; pack the split again") from None
-        self._begins.append(rec.stat().st_size)
-        if self._begins != sorted(self._begins):
+        # An array: a split of Cityscapes has millions of records.
+        self._begins = np.array([*begins, rec.stat().st_size], np.int64)
+        if (np.diff(self._begins) < 0).any():
             raise DataError(f"{idx}: does not belong to its .rec; pack the split again")
 
     def __len__(self) -> int:
@@ -145,7 +149,7 @@ class Shard:
 
     def tiles(self, first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Decode records that follow each other as (image BGR, label)."""
-        record, begins = first, self._begins[first : first + count + 1]
+        record, begins = first, self._begins[first : first + count + 1].tolist()
         try:
             with self.path.open("rb", buffering=0) as file:
                 content = os.pread(file.fileno(), begins[-1] - begins[0], begins[0])
@@ -238,3 +242,7 @@ class RecordFrames:
                 image[place], label[place] = decoded
         inside = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
         return image[inside], label[inside]
+
+    def read_label(self, number: int) -> np.ndarray:
+        """Return a whole label."""
+        return self.read(number)[1]

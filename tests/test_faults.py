@@ -1,6 +1,5 @@
 """What takes a run down, for real: full disks, files cut short, vanished data, bad rates."""
 
-import json
 import os
 import pickle
 import re
@@ -68,7 +67,7 @@ def test_a_full_disk_costs_one_checkpoint_at_most(root, unbroken, small_disk):
     assert len(sentences) == 1, ended.stderr
     assert "disk" in sentences[0] or "room" in sentences[0]
     assert "unharmed" in sentences[0]
-    entries = json.loads((out / checkpoint.MANIFEST).read_text())
+    entries = checkpoint.read_manifest(out)
     assert entries
     checkpoint.load_newest(out)
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
@@ -163,14 +162,14 @@ def test_reading_a_checkpoint_runs_no_code(tmp_path):
 
     arrays = {"arg:a": mx.nd.ones(3)}
     checkpoint.save(tmp_path, "model-0001", arrays, {}, checkpoint.Progress(), 3)
-    manifest = json.loads((tmp_path / checkpoint.MANIFEST).read_text())
+    manifest = checkpoint.read_manifest(tmp_path)
     for suffix in checkpoint.SUFFIXES:
         file = tmp_path / f"model-0001{suffix}"
         file.write_bytes(pickle.dumps(Bomb()))
         manifest[0]["files"][suffix] = {
             "bytes": file.stat().st_size, "sha256": digest(file)
         }  # fmt: skip
-    (tmp_path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    checkpoint.write_manifest(tmp_path, manifest)
     with pytest.raises(RunError, match="no whole checkpoint"):
         checkpoint.load_newest(tmp_path)
     assert not (tmp_path / "ran").exists()

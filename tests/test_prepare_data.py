@@ -11,6 +11,7 @@ from PIL import Image
 
 from configs.datasets import load_dataset
 from data_iter.frames import open_frames
+from data_iter.records import read_manifest
 from tools import prepare_data
 from tools.dataset.check import OFFICIAL
 
@@ -185,7 +186,7 @@ def test_pack_then_check_the_pack(root, capsys):
     options = ["pack", "--data-root", str(root), "--out", str(out), "--jpeg", "90"]
     assert prepare_data.main(options) == 0
     assert "train: 2 frames, 2 of them packed now" in capsys.readouterr().out
-    assert json.loads((out / "train.frames.json").read_text())["jpeg_quality"] == 90
+    assert read_manifest(out, "train")["jpeg_quality"] == 90
     assert prepare_data.main(["check", "--data-root", str(out)]) == 0
     rec = out / "train-0000.rec"
     rec.write_bytes(rec.read_bytes()[:-1] + b"x")

@@ -18,7 +18,7 @@ from data_iter import DataError
 from data_iter.crops import CropReader
 from data_iter.datasets import find_samples
 from data_iter.frames import CachedFrames, FileFrames, open_frames
-from data_iter.records import RecordFrames, Shard, encode_frame, write_records
+from data_iter.records import RecordFrames, Shard, encode_frame, read_manifest, write_records
 from data_iter.segmentation_iter import SegmentationIter
 from tools.dataset import packing
 from tools.dataset.packing import pack
@@ -191,7 +191,7 @@ def test_a_damaged_record_is_named(data, tmp_path, damage):
         frames = RecordFrames(tmp_path, "train")
         for number in range(5):
             frames.read(number)
-    manifest = packing.json.loads((tmp_path / "train.frames.json").read_text())
+    manifest = read_manifest(tmp_path, "train")
     damaged = rec.name if damage in ("flip", "cut") else idx.name
     assert packing.damaged_files(tmp_path, manifest) == [damaged]
 

@@ -104,7 +104,7 @@ def forget_momentum(out):
         state = mx.nd.load(str(file))
         zeros = {k: v * 0 if k.startswith("momentum:") else v for k, v in state.items()}
         entry["files"][".state"] = save_arrays(file, zeros)
-    (out / checkpoint.MANIFEST).write_text(json.dumps(entries))
+    checkpoint.write_manifest(out, entries)
 
 
 def log(out):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import functools
 import hashlib
+import logging
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+log = logging.getLogger("train")
 TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # the names that atomic_write gives
+SHOWN = 40  # characters of a file's name that its temporary one begins with
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -38,13 +44,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         The folder is missing or cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = None
+    prefix = f".{path.stem[:SHOWN]}-"
+    temporary, handle = None, -1
+    _clear_once(path.parent)
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # tells that its writer lives
         yield temporary
         _sync(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
@@ -53,16 +60,30 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and _is_ours(error.filename, path):
+        if isinstance(error, OSError) and error.errno and _is_ours(error.filename, prefix):
             error.filename = str(path)  # the name that the user knows
         raise
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder that is :func:`locked`."""
+    """Remove what killed processes were writing in a folder; what a living one writes stays.
+
+    Where the file system has no locks, nothing tells the two apart, and all stays.
+    """
     for file in folder.glob(".*"):
         if TEMPORARY.fullmatch(file.name):
-            file.unlink()
+            with suppress(OSError), file.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+
+
+@functools.lru_cache(maxsize=100)
+def _clear_once(folder: Path) -> None:
+    """Remove leftovers when this process first writes into a folder."""
+    remove_leftovers(folder)
 
 
 def digest(path: Path) -> str:
@@ -87,14 +108,21 @@ def locked(path: Path, taken: Exception) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise taken from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning(
+                "%s: this file system has no locks (%s): see to it that no second job writes there",
+                path, error.strerror,
+            )  # fmt: skip
         yield
     finally:
         os.close(handle)
 
 
-def _is_ours(filename: object, path: Path) -> bool:
+def _is_ours(filename: object, prefix: str) -> bool:
     """Whether an error names no file (a full disk), or the temporary one."""
-    return filename is None or Path(str(filename)).name.startswith(f".{path.stem}-")
+    return filename is None or Path(str(filename)).name.startswith(prefix)
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_iter.sealed import seal, unseal
+
 from .atomic import atomic_write, digest
 from .errors import RunError
 from .params import Params, read_arrays, save_arrays
@@ -70,7 +72,7 @@ def begin(folder: Path) -> None:
     Parameters without a manifest can then not be mistaken for a first save that was cut short.
     """
     if not read_manifest(folder):
-        _write(folder, [])
+        write_manifest(folder, [])
 
 
 def save(
@@ -134,7 +136,9 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
             )
         return []
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        # Runs begun before the list had a digest hold the bare list.
+        entries = json.loads(text) if text.lstrip().startswith("[") else unseal(text)
         if not isinstance(entries, list):
             raise TypeError(f"found {type(entries).__name__}")
         for entry in entries:
@@ -143,7 +147,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
             if not (entry["name"] and all(assured)):
                 raise ValueError("an entry is incomplete")
         return entries
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{file}: damaged: not a list of checkpoints ({error})") from None
 
 
@@ -162,7 +166,7 @@ def check_same(folder: Path, before: Progress, now: dict[str, int]) -> None:
 def _keep(folder: Path, entries: list[dict[str, Any]], best: str | None, keep: int) -> None:
     """Write the manifest with the best and the newest entries; then remove the others' files."""
     kept = [entry for entry in entries[:-keep] if entry["name"] == best] + entries[-keep:]
-    _write(folder, kept)
+    write_manifest(folder, kept)
     names = {entry["name"] for entry in kept}
     pruned = {entry["name"] for entry in entries} - names
     for file in folder.glob("*"):
@@ -172,12 +176,35 @@ def _keep(folder: Path, entries: list[dict[str, Any]], best: str | None, keep: i
             file.unlink()
 
 
-def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
+def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Write ``checkpoints.json`` whole, with its digest."""
     with atomic_write(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+        temporary.write_text(seal(entries, indent=1), encoding="utf-8")
+
+
+def check_params(folder: Path, name: str) -> bool:
+    """Check the parameters of a checkpoint against the manifest.
+
+    Returns whether the manifest has the checkpoint.
+
+    Raises
+    ------
+    RunError
+        The file, or the manifest, is damaged.
+    """
+    if (folder / MANIFEST).is_file():
+        for entry in read_manifest(folder):
+            if entry["name"] == name:
+                _check_file(folder, entry, ".params")
+                return True
+    return False
 
 
 def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Params:
+    return read_arrays(_check_file(folder, entry, suffix))
+
+
+def _check_file(folder: Path, entry: dict[str, Any], suffix: str) -> Path:
     path = folder / f"{entry['name']}{suffix}"
     expected = entry["files"][suffix]
     if not path.is_file():
@@ -188,4 +215,4 @@ def _load_arrays(folder: Path, entry: dict[str, Any], suffix: str) -> Params:
         )
     if digest(path) != expected["sha256"]:
         raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}")
-    return read_arrays(path)
+    return path

@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ PACKAGES = (
     "openvino",
     "cityscapesscripts",
 )
+
+LEAST_ADDRESS_SPACE = 2 << 30  # bytes; loading MXNet alone maps 0.9 GB with 2 threads
 
 # What the speed of int8 and bfloat16 hangs on.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -189,6 +192,16 @@ def compute_threads() -> int:
     if not first.isdecimal() or int(first) < 1:
         raise RunError(f"OMP_NUM_THREADS={text}: expected a number of threads, at least 1")
     return int(first)
+
+
+def check_address_space() -> None:
+    """Raise `RunError` where this process may not have the memory that loading MXNet takes."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise RunError(
+            f"this process may have {limit >> 20} MB of address space (ulimit -v); MXNet needs "
+            f"{LEAST_ADDRESS_SPACE >> 20} MB to begin with, and aborts without"
+        )
 
 
 def processor() -> str:

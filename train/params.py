@@ -18,9 +18,14 @@ def read_arrays(path: Path) -> Params:
     if not path.is_file():
         raise RunError(f"{path}: no such parameter file")
     try:
+        path.open("rb").close()  # MXNet says nothing useful of a file that it may not read
         named = mx.nd.load(str(path))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except mx.base.MXNetError as error:
         raise RunError(f"{path}: not a whole MXNet parameter file ({reason(error)})") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: damaged: the name of an array is not text") from None
     if isinstance(named, dict):
         return named
     if named:

@@ -7,6 +7,7 @@
 ``inference-int8.onnx``  in such a folder too: the int8 network for other libraries
 ``model-0020.params``   parameters after 20 epochs, in MXNet's format and naming
 ``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
+``SHA256SUMS``          digests of what is read again and not in that list: :mod:`train.digests`
 ``starts.jsonl``        command, commit, versions and devices of every start
 ``log.jsonl``           a JSON object per line; ``train.log`` the same for people
 """
@@ -33,8 +34,9 @@ from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
 from . import machine
-from .atomic import atomic_write, locked, remove_leftovers
-from .checkpoint import EPOCH, read_manifest
+from .atomic import locked, remove_leftovers
+from .checkpoint import EPOCH, check_params, read_manifest
+from .digests import SUMS, check_listed, list_file, write_listed
 from .errors import RunError, reason
 from .network import build_symbol
 from .params import Params, join_params, read_params, save_arrays
@@ -108,7 +110,12 @@ class RunDir:
         self._write("config.cfg", dump(config))
 
     def _check_new(self) -> None:
-        begun = {LOCK, "dataset.yaml", "model-symbol.json"}  # all that is there before config.cfg
+        begun = {
+            LOCK,
+            SUMS,
+            "dataset.yaml",
+            "model-symbol.json",
+        }  # all that comes before config.cfg
         if any(file.name not in begun for file in self.path.glob("*")):
             raise RunError(
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
@@ -145,13 +152,14 @@ class RunDir:
             )
 
     def _write(self, name: str, text: str) -> None:
-        with atomic_write(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_listed(self.path / name, text.encode())
 
     def load(self) -> tuple[Config, DatasetSpec]:
         """Read the configuration and the class table."""
         if not self.begun():
             raise RunError(f"{self.path}: not a run folder: it has no config.cfg")
+        for name in ("config.cfg", "dataset.yaml"):
+            check_listed(self.path / name)
         return load_config(self.path / "config.cfg"), load_dataset(self.path / "dataset.yaml")
 
     def epochs(self) -> list[int]:
@@ -172,11 +180,16 @@ class RunDir:
 
     def load_params(self, epoch: int | None = None) -> tuple[Params, Params]:
         """Read the parameters after ``epoch`` epochs (the newest by default)."""
-        return read_params(self.params_file(self.newest_epoch() if epoch is None else epoch))
+        file = self.params_file(self.newest_epoch() if epoch is None else epoch)
+        if file.is_file() and not check_params(self.path, file.stem):
+            check_listed(file)
+        return read_params(file)
 
     def save_params(self, epoch: int, params: tuple[Params, Params]) -> None:
         """Write parameters that were not trained here."""
-        save_arrays(self.params_file(epoch), join_params(*params))
+        file = self.params_file(epoch)
+        save_arrays(file, join_params(*params))
+        list_file(file)
 
     def is_for_inference(self) -> bool:
         """Whether the folder holds a graph made for inference (int8, bf16)."""
@@ -185,10 +198,13 @@ class RunDir:
     def inference_graph(self) -> mx.sym.Symbol:
         """Read that graph."""
         file = self.path / INFERENCE_SYMBOL
+        check_listed(file)
         try:
             return mx.sym.load(str(file))
         except mx.base.MXNetError as error:
             raise RunError(f"{file}: not a whole graph ({reason(error)})") from None
+        except UnicodeDecodeError:
+            raise RunError(f"{file}: damaged: it is not UTF-8 text") from None
 
     def save_inference_graph(self, symbol: mx.sym.Symbol) -> None:
         """Write the graph that predicts, in place of the one that the configuration describes."""
@@ -227,9 +243,9 @@ class RunDir:
         if not file.is_file():
             raise RunError(f"{self.path}: not a run folder: it has no {LOG}")
         records, iteration = [], 0
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode())
                 iteration = record.setdefault("iteration", iteration)
             except (ValueError, AttributeError):
                 raise RunError(f"{file}: line {number}: expected a JSON object") from None
@@ -270,8 +286,11 @@ def new_run(out: Path) -> Iterator[RunDir]:
 
 
 def _log_to(*files: logging.Handler) -> None:
-    # A terminal has the progress bar instead of lines.
-    handlers = [*files, *([] if sys.stderr.isatty() else [logging.StreamHandler()])]
+    # A terminal has the progress bar instead of lines, but for warnings.
+    screen = logging.StreamHandler()
+    if sys.stderr.isatty():
+        screen.setLevel(logging.WARNING)
+    handlers = [*files, screen]
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
     )

@@ -52,6 +52,7 @@ def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Contex
     if cpus is not None:
         # Each context computes with this many, and twice as many as cores are four times slower.
         os.environ["OMP_NUM_THREADS"] = str(max(1, machine.compute_threads() // cpus))
+    machine.check_address_space()
     import mxnet as mx
 
     if cpus is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from configs.schema import Config
-from data_iter import DataError
 from data_iter.frames import Frames
 from data_iter.segmentation_iter import SegmentationIter
 
@@ -22,6 +21,7 @@ from . import checkpoint
 from .checkpoint import Progress
 from .data import open_batches, open_split
 from .distributed.workers import Workers
+from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
@@ -120,6 +120,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._saved = self.progress.iteration  # of the newest checkpoint
+        self._in_step = False  # parameters and progress are of different iterations
 
     def fit(self, stop: StopWish) -> bool:
         """Train until the last epoch, or until ``stop`` has a reason; return whether it is done."""
@@ -149,21 +150,27 @@ class Trainer:
                     return False
                 if every and self.progress.iteration % every == 0:
                     self._save()
-        except DataError:  # a file or the whole folder is gone; what was learnt is not
+        except RunError:  # the loss is lost, and so are the parameters
+            raise
+        except Exception:  # a file is gone, say; what was learnt is not
             # Several workers can only save together.
-            if self.workers.count == 1 and self.progress.iteration > self._saved:
-                self._save()
+            whole = self.workers.count == 1 and not self._in_step
+            if whole and self.progress.iteration > self._saved:
+                with suppress(Exception):  # the first error is what counts
+                    self._save()
             raise
         return True
 
     def step(self, batch: mx.io.DataBatch) -> None:
         """Train on one batch."""
         progress = self.progress
+        self._in_step = True
         probabilities = self.module.step(batch, progress.iteration)
         loss = cross_entropy(probabilities, batch.label[0], self.dataset.ignore_id)
         self._watch_loss(loss, batch)
         progress.losses.append(loss)
         progress.batch += 1
+        self._in_step = False
         self.reporter.step(self.batches.batch_size)
         at_end = progress.batch == len(self.batches)
         if progress.batch % self.config.solver.log_every == 0 or at_end:

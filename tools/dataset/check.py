@@ -15,6 +15,7 @@ from data_iter.datasets import LAYOUTS, Sample, find_samples
 from data_iter.errors import DataError
 from data_iter.image_files import exif_orientation
 from data_iter.frames import FileFrames
+from data_iter.listing import list_files
 from data_iter.labels import outside_table, ranges
 from train.machine import allowed_cores
 
@@ -52,7 +53,7 @@ class Report:
 def present_splits(spec: DatasetSpec, root: Path) -> list[str]:
     """List the splits of the data set's layout that have images."""
     if spec.layout == "folders":
-        return sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+        return sorted(path.name for path in list_files(root / "images", "*") if path.is_dir())
     splits = [split for layout, split in OFFICIAL if layout == spec.layout]
     return [split for split in splits if LAYOUTS[spec.layout].find(root, split)]
 

@@ -6,7 +6,6 @@ recorded in ``.SPLIT-0000.json``. The manifest, written last, makes the split us
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +16,16 @@ from typing import Any
 from data_iter.datasets import Sample
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
-from data_iter.records import MANIFEST, TILE, VERSION, encode_frame, manifest_file, write_records
+from data_iter.records import (
+    MANIFEST,
+    TILE,
+    VERSION,
+    encode_frame,
+    manifest_file,
+    read_manifest,
+    write_records,
+)
+from data_iter.sealed import seal, unseal
 from train.atomic import atomic_write, digest, locked, remove_leftovers
 from train.machine import allowed_cores
 
@@ -64,7 +72,7 @@ def pack(
         stem = manifest.name[: -len(MANIFEST)]
         wanted = _wanted_shards(samples, stem)
         if manifest.is_file():
-            _check_same(manifest, settings, wanted)
+            _check_same(manifest, read_manifest(out, split), settings, wanted)
             done(len(samples))
             return 0
         missing = [shard for shard in wanted if not _is_whole(out, shard, settings)]
@@ -107,7 +115,10 @@ def _is_whole(out: Path, shard: dict[str, Any], settings: dict[str, Any]) -> boo
     file, rec = _progress_file(out, shard), out / shard["file"]
     if not (file.is_file() and rec.is_file() and rec.with_suffix(".idx").is_file()):
         return False
-    record = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        record = unseal(file.read_text(encoding="utf-8"))
+    except ValueError:  # cut by a crash; the shard is packed again
+        return False
     return (
         record["settings"] == settings
         and record["shard"]["sources"] == shard["sources"]
@@ -115,8 +126,9 @@ def _is_whole(out: Path, shard: dict[str, Any], settings: dict[str, Any]) -> boo
     )
 
 
-def _check_same(manifest: Path, settings: dict[str, Any], wanted: list[dict[str, Any]]) -> None:
-    there = json.loads(manifest.read_text(encoding="utf-8"))
+def _check_same(
+    manifest: Path, there: dict[str, Any], settings: dict[str, Any], wanted: list[dict[str, Any]]
+) -> None:
     sources = [shard["sources"] for shard in there["shards"]]
     same = {name: there.get(name) for name in settings} == settings
     if not same or sources != [shard["sources"] for shard in wanted]:
@@ -178,13 +190,13 @@ def _write_shard(
         "frames": [[name, hw] for (name, *_), hw in zip(shard["sources"], sizes)],
     }
     with atomic_write(_progress_file(out, shard)) as file:
-        file.write_text(json.dumps({"settings": settings, "shard": record}), encoding="utf-8")
+        file.write_text(seal({"settings": settings, "shard": record}), encoding="utf-8")
 
 
 def _write_manifest(manifest: Path, settings: dict[str, Any], progress: list[Path]) -> None:
-    shards = [json.loads(file.read_text(encoding="utf-8"))["shard"] for file in progress]
+    shards = [unseal(file.read_text(encoding="utf-8"))["shard"] for file in progress]
     with atomic_write(manifest) as file:
-        file.write_text(json.dumps(settings | {"shards": shards}), encoding="utf-8")
+        file.write_text(seal(settings | {"shards": shards}), encoding="utf-8")
 
 
 def damaged_files(root: Path, manifest: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from PIL import Image
 from configs.datasets import DatasetSpec
 from data_iter.datasets import IMAGE_SUFFIXES
 from data_iter.errors import DataError
+from data_iter.listing import list_files
 from data_iter.image_files import read_label, read_size
 from tools.inference.averaging import Averager
 from tools.shared.pictures import colours, overlay
@@ -43,7 +44,9 @@ def find_images(path: Path, out: Path) -> list[Path]:
     if path.is_file():
         images = [path]
     elif path.is_dir():
-        files = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(
+            p for p in list_files(path, "**/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES
+        )
         results = out.resolve() if out.resolve() != path.resolve() else None
         images = [p for p in files if p.is_file() and results not in p.resolve().parents]
     else:

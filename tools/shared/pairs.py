@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_iter.errors import DataError
+from data_iter.listing import list_files
 
 CITYSCAPES_TRUTHS = ("_gtFine_labelIds.png", "_gtCoarse_labelIds.png")
 
@@ -95,7 +96,7 @@ def files(folder: Path, pattern: str) -> list[Path]:
     """List what matches in ``folder``, sorted; hidden files are unfinished ones."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
+    return sorted(file for file in list_files(folder, pattern) if not file.name.startswith("."))
 
 
 def index(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +65,13 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BrokenProcessPool:
         raise RunError("a worker process was killed (out of memory?)") from None
+    except (EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise RunError(
+            f"the worker processes could not be started; are {files} open files (ulimit -n) enough?"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -7,6 +7,7 @@ the probability times 65535, rounded, so each value is exact to 1 / 131070 (7.7e
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import tokenize
@@ -43,8 +44,10 @@ def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Write (L, H, W), floats of 0..1 or quantised; the file is there only when whole."""
     if probabilities.dtype != np.uint16:
         probabilities = quantise(probabilities)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, probabilities=probabilities)
+    packed = io.BytesIO()  # in memory: on a full disk the archive's own clean-up fails too
+    np.savez_compressed(packed, probabilities=probabilities)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def read_probabilities(path: Path) -> np.ndarray:
