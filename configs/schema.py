@@ -26,7 +26,7 @@ def key(
 ) -> Any:
     """Declare one key: default, one-line meaning, and the values that it accepts.
 
-    ``at_most`` only keeps out what no machine can hold, so that a slip gets a sentence.
+    ``at_most`` only keeps out what no machine can hold, so that a typing error gets a sentence.
     """
     bounds = {"at_least": at_least, "at_most": at_most, "length": length}
     metadata = {"doc": doc, "choices": choices, **bounds}
@@ -35,7 +35,7 @@ def key(
 
 @dataclass(frozen=True)
 class Experiment:
-    """What makes this run this run."""
+    """What tells this run from others of the same settings."""
 
     seed: int = key(0, "seeds the initialiser, the sample order and the augmentation", at_least=0)
 
@@ -253,7 +253,7 @@ def parse(annotation: str, text: str) -> Any:
 
 
 def check_value(field: dataclasses.Field, value: Any) -> None:
-    """Hold one value against its key's bounds; ``ValueError`` says what was expected."""
+    """Check one value against its key's bounds; ``ValueError`` says what was expected."""
     choices = field.metadata["choices"]
     low, high = field.metadata["at_least"], field.metadata["at_most"]
     if choices and value not in choices:
@@ -270,7 +270,7 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
 
 
 def check_together(config: Config) -> None:
-    """Hold the keys against each other; raises ``ConfigError``."""
+    """Check the keys against each other; raises ``ConfigError``."""
     network, data, solver = config.network, config.data, config.solver
     if network.decoder == "duc" and network.downsample % network.cell:
         raise ConfigError(

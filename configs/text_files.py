@@ -19,8 +19,8 @@ def read_text(path: Path) -> str:
     Raises
     ------
     ConfigError
-        It is missing, no regular file (a pipe would block for ever), larger than a megabyte, or no
-        text. The message never quotes the content, which may be another's.
+        It is missing, not a regular file (a pipe would block for ever), larger than a megabyte, or
+        not text. The message never quotes the content, which may belong to someone else.
     """
     if "\0" in str(path) or not path.is_file():
         what = "expected a file" if "\0" not in str(path) and path.exists() else "no such file"

@@ -186,7 +186,7 @@ class CropReader:
             if number not in self.bad:
                 self.bad.add(number)
                 log.warning("skipped (%d so far): %s", len(self.bad), error)
-            # For every crop, not for the first alone: the others would look for a good frame on.
+            # Every crop checks this, or the other threads would go on searching for a good frame.
             if len(self.bad) > self._max_bad or len(self.bad) == len(self._frames):
                 raise DataError(
                     f"{len(self.bad)} of {len(self._frames)} frames cannot be used, more than "

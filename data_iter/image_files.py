@@ -25,7 +25,7 @@ EXIF_ORIENTATION = 0x0112
 PIXEL_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 MAX_PIXELS = int(os.environ.get(PIXEL_LIMIT) or 1 << 30)
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# What Pillow raises: no such file or no image, a broken chunk, one too short, a size beyond reason.
+# What Pillow raises: missing file, not an image, damaged or truncated chunk, excessive size.
 UNREADABLE = (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError)
 
 

@@ -160,5 +160,8 @@ def _write(
     image_out: np.ndarray,
     label_out: np.ndarray,
 ) -> None:
-    """Write one crop into its place; it must not hold the iterator, or that is never collected."""
+    """Write one crop into its place.
+
+    It has no reference to the iterator, which could not be collected otherwise.
+    """
     label_out[:] = pack_labels(reader.read(epoch, index, image_out), *layout)

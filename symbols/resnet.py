@@ -27,7 +27,7 @@ UNITS = {
 }
 BASIC = (18, 34)  # depths of basic blocks: two 3x3 convolutions; the others' bottlenecks have one
 STAGE_FILTERS = (64, 128, 256, 512)  # of the 3x3 convolutions of stages 2 to 5
-EXPANSION = 4  # a bottleneck's output has so many times the channels of its 3x3 convolution
+EXPANSION = 4  # channels of a bottleneck's output per channel of its 3x3 convolution
 
 
 def convolutions(depth: int) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""When training can't go on: a loss that is none, and a machine that has run out of something."""
+"""What ends a training: a loss that is not finite, and a machine out of memory or disk."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def build_symbol(
 def check_params(
     symbol: mx.sym.Symbol, arg_params: Params, aux_params: Params, source: Path, side: int
 ) -> None:
-    """Hold parameters against the graph; ``RunError`` names the first that does not fit.
+    """Check parameters against the graph; ``RunError`` names the first that does not fit.
 
     ``side`` is any input size that the graph accepts, in pixels.
     """

@@ -194,7 +194,7 @@ def _types(cls: type) -> dict[str, type]:
 
 
 def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
-    """Hold a YAML mapping against the fields of a dataclass."""
+    """Check a YAML mapping against the fields of a dataclass."""
     types = _types(cls)
     if not isinstance(found, dict):
         raise ConfigError(f"{where}expected the fields {', '.join(types)}, found {short(found)}")
@@ -214,7 +214,7 @@ def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
 
 
 def _check(spec: DatasetSpec) -> None:
-    """Hold the fields of a table against each other."""
+    """Check the fields of a table against each other."""
     if spec.label_kind not in LABEL_KINDS:
         raise ConfigError(
             f"label_kind: expected one of {', '.join(LABEL_KINDS)}, found '{spec.label_kind}'"

@@ -67,7 +67,7 @@ def check_split(
 ) -> Report:
     """Read every image and label of ``split``; nothing is changed.
 
-    ``compare`` holds count and sizes against the official ones.
+    ``compare`` checks count and sizes against the official ones.
     ``start`` gets the number of files and returns what is called after each one.
     """
     labelled = split != "test"

@@ -104,7 +104,7 @@ class Benchmark:
         )
 
     def official_problems(self, frames: Set[str]) -> list[str]:
-        """Hold the frames against the official test set, as far as their names are known."""
+        """Check the frames against the official test set, as far as their names are known."""
         raise NotImplementedError
 
 
