@@ -5,6 +5,7 @@ A layout is a function that lists a split and one that reads its label files, si
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,9 @@ import numpy as np
 
 from .errors import DataError
 from .image_files import read_colours, read_label
-from .listing import list_files
+from .listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, by_stem, list_files, list_folders, shortened
+from .text_lists import is_list, read_names, read_pairs
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 KITTI_VAL_SHARE = 5  # one frame in five of each category is held out
 KITTI_SEED = 0
 
@@ -35,6 +35,7 @@ class Layout(NamedTuple):
     find: Callable[[Path, str], list[Sample]]
     # (path, rows=slice(None)) -> those rows of (H, W) uint8, values of the class table's ids
     read_label: Callable[..., np.ndarray]
+    expected: str  # the folders, for messages
 
 
 def find_samples(
@@ -49,9 +50,8 @@ def find_samples(
     root : Path
         The data set's folder.
     split : str
-        A split of the layout or a list file (``.txt``, ``.tsv``, ``.lst``; relative to ``root``),
-        or several joined by ``+``. A line of a list holds an image and, after a tab, its label,
-        both relative to ``root``; ``#`` begins a comment line.
+        A split of the layout, a list file (:func:`data_iter.text_lists.read_pairs`; relative to
+        ``root``), or several joined by ``+``.
     home : str
         Where to get the data set and how to lay it out, for the error message.
     labelled : bool
@@ -64,24 +64,54 @@ def find_samples(
     """
     if layout not in LAYOUTS:
         raise DataError(f"layout '{layout}': expected one of {', '.join(LAYOUTS)}")
+    home = home or f"Expected in it: {LAYOUTS[layout].expected}"
     if not root.is_dir():
-        raise DataError(f"{root}: no such data folder. {home}".strip())
+        raise DataError(f"{root}: no such data folder. {home}")
     samples = []
     for part in split.split("+"):
-        found = (
-            _from_list(root, root / part)
-            if part.endswith(LIST_SUFFIXES)
-            else LAYOUTS[layout].find(root, part)
-        )
+        found = _from_list(root, part) if is_list(part) else LAYOUTS[layout].find(root, part)
         if not found:
-            raise DataError(f"{root}: found no images of split '{part}' in it. {home}".strip())
+            hint = ""
+            if layout == "kitti" and part == "val" and LAYOUTS[layout].find(root, "train"):
+                hint = f" (one frame in {KITTI_VAL_SHARE} of each category, and there are fewer)"
+            raise DataError(f"{root}: found no images of split '{part}' in it{hint}. {home}")
         samples += found
     if labelled:
         for sample in samples:
-            if sample.label is None or not sample.label.is_file():
-                expected = sample.label or "a label for it"
-                raise DataError(f"{sample.image}: the image has no label; expected {expected}")
+            if missing := without_label(sample):
+                raise DataError(missing)
     return sorted(samples, key=lambda sample: sample.name)
+
+
+def without_label(sample: Sample) -> str:
+    """Say that a sample has no label file, and which one was expected; empty where it has."""
+    if sample.label is None:
+        return f"{sample.image}: the image has no label; expected a label for it"
+    if sample.label.is_file():
+        return ""
+    others = sorted(f.name for f in sample.label.parent.glob(f"{glob.escape(sample.label.stem)}.*"))
+    found = f"; found {shortened(others)}, labels are {' '.join(LABEL_SUFFIXES)}" if others else ""
+    return f"{sample.image}: the image has no label; expected {sample.label}{found}"
+
+
+def left_out(layout: str, root: Path, split: str) -> tuple[list[str], list[str]]:
+    """List what lies in a split's folders and takes no part: label files without an image, others.
+
+    Only the layout ``folders`` takes whole folders; the others name their files.
+    """
+    if layout != "folders" or is_list(split):
+        return [], []
+    images, labels = root / "images" / split, root / "labels" / split
+    names = {file.stem for file in list_files(images, suffixes=IMAGE_SUFFIXES)}
+    alone, others = [], []
+    for folder, suffixes in ((images, IMAGE_SUFFIXES), (labels, LABEL_SUFFIXES)):
+        for file in list_files(folder, "**/*"):
+            shown = str(file.relative_to(root))
+            if file.parent != folder or not file.name.lower().endswith(suffixes):
+                others.append(shown)
+            elif file.stem not in names:
+                alone.append(shown)
+    return alone, others
 
 
 def _cityscapes(root: Path, split: str) -> list[Sample]:
@@ -94,7 +124,7 @@ def _cityscapes(root: Path, split: str) -> list[Sample]:
     kind = "gtFine" if split == folder and split != "train_extra" else "gtCoarse"
     suffix = "_leftImg8bit.png"
     samples = []
-    for image in list_files(root, f"leftImg8bit/{folder}/*/*{suffix}"):
+    for image in list_files(root / "leftImg8bit" / folder, f"*/*{suffix}"):
         name = image.name[: -len(suffix)]
         label = root / kind / folder / image.parent.name / f"{name}_{kind}_labelIds.png"
         samples.append(Sample(image, label, name))
@@ -102,11 +132,12 @@ def _cityscapes(root: Path, split: str) -> list[Sample]:
 
 
 def _folders(root: Path, split: str) -> list[Sample]:
-    """``images/SPLIT/NAME.png`` (or ``.jpg``) and ``labels/SPLIT/NAME.png``."""
+    """``images/SPLIT/NAME.*`` and ``labels/SPLIT/NAME.*``, each in any format that is read."""
+    images = by_stem(list_files(root / "images" / split, suffixes=IMAGE_SUFFIXES))
+    labels = by_stem(list_files(root / "labels" / split, suffixes=LABEL_SUFFIXES))
     return [
-        Sample(image, root / "labels" / split / f"{image.stem}.png", image.stem)
-        for image in list_files(root / "images" / split, "*")
-        if image.suffix.lower() in IMAGE_SUFFIXES
+        Sample(image, labels.get(name, root / "labels" / split / f"{name}.png"), name)
+        for name, image in images.items()
     ]
 
 
@@ -117,9 +148,10 @@ def _kitti(root: Path, split: str) -> list[Sample]:
     validation set: one frame in five of each category (um, umm, uu) is drawn with a fixed seed.
     """
     if split == "test":
-        return [Sample(i, None, i.stem) for i in list_files(root, "testing/image_2/*.png")]
+        images = list_files(root / "testing" / "image_2", "*.png")
+        return [Sample(image, None, image.stem) for image in images]
     categories: dict[str, list[Sample]] = {}
-    for image in sorted(list_files(root, "training/image_2/*.png")):
+    for image in list_files(root / "training" / "image_2", "*.png"):
         category, _, number = image.stem.partition("_")
         label = root / "training" / "gt_image_2" / f"{category}_road_{number}.png"
         categories.setdefault(category, []).append(Sample(image, label, image.stem))
@@ -159,11 +191,8 @@ def _voc(root: Path, split: str) -> list[Sample]:
     coco --out ROOT/coco`` made of MS-COCO, all of its splits.
     """
     if split == "coco":
-        return [
-            s
-            for part in list_files(root, "coco/images/*")
-            for s in _folders(root / "coco", part.name)
-        ]
+        parts = list_folders(root / "coco" / "images")
+        return [sample for part in parts for sample in _folders(root / "coco", part.name)]
     if split == "trainval_aug":
         return _voc(root, "train_aug") + _voc(root, "val")
     official = root / "SegmentationClass"
@@ -184,12 +213,12 @@ def _voc(root: Path, split: str) -> list[Sample]:
 
 def _voc_names(root: Path, split: str) -> list[str]:
     file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    return file.read_text(encoding="ascii").split() if file.is_file() else []
+    return read_names(file) if file.is_file() else []
 
 
 def _sbd_labels(root: Path) -> list[Path]:
     places = ("SegmentationClassAug/*.png", "SBD/cls/*.mat", "benchmark_RELEASE/dataset/cls/*.mat")
-    return next((found for place in places if (found := list(list_files(root, place)))), [])
+    return next((found for place in places if (found := list_files(root, place))), [])
 
 
 def _read_voc(path: Path, rows: slice = slice(None)) -> np.ndarray:
@@ -208,29 +237,32 @@ def _read_voc(path: Path, rows: slice = slice(None)) -> np.ndarray:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "cityscapes": Layout(_cityscapes, read_label),
-    "folders": Layout(_folders, read_label),
-    "kitti": Layout(_kitti, _read_kitti),
-    "voc": Layout(_voc, _read_voc),
+    "cityscapes": Layout(
+        _cityscapes,
+        read_label,
+        "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png",
+    ),
+    "folders": Layout(
+        _folders,
+        read_label,
+        f"images/SPLIT/NAME ({' '.join(IMAGE_SUFFIXES)}) and labels/SPLIT/NAME "
+        f"({' '.join(LABEL_SUFFIXES)}: one channel, 8 bits, the value is the class)",
+    ),
+    "kitti": Layout(
+        _kitti,
+        _read_kitti,
+        "training/image_2/um_000000.png and training/gt_image_2/um_road_000000.png",
+    ),
+    "voc": Layout(
+        _voc,
+        _read_voc,
+        "JPEGImages/ID.jpg, SegmentationClass/ID.png and ImageSets/Segmentation/SPLIT.txt",
+    ),
 }
 
 
-def _from_list(root: Path, file: Path) -> list[Sample]:
+def _from_list(root: Path, name: str) -> list[Sample]:
+    file = root / name
     if not file.is_file():
         raise DataError(f"{file}: no such list file")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a list in UTF-8 ({error})") from None
-    samples = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        image, *label = line.rstrip().split("\t")
-        if len(label) > 1:
-            raise DataError(f"{file}: line {number}: expected IMAGE<tab>LABEL, found {line!r}")
-        if not (root / image).is_file():
-            hint = "" if label else " (expected IMAGE<tab>LABEL)"
-            raise DataError(f"{file}: line {number}: no such image: {root / image}{hint}")
-        samples.append(Sample(root / image, root / label[0] if label else None, Path(image).stem))
-    return samples
+    return [Sample(image, label, image.stem) for image, label, _ in read_pairs(root, file)]

@@ -17,7 +17,8 @@ from .png_rows import cut_rows, is_whole
 
 PNG_DEPTH, PNG_COLOUR_TYPE = 24, 25  # offsets in the file of two bytes of IHDR
 GREY, PALETTE = 0, 3  # PNG colour types
-JPEG_SIGNATURE = b"\xff\xd8"
+JPEG_SIGNATURE, GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
+LOSSLESS = "a label must be a PNG, BMP, TIFF or GIF"
 END_MARKS = {PNG_SIGNATURE: b"IEND", JPEG_SIGNATURE: b"\xff\xd9"}
 EXIF_ORIENTATION = 0x0112
 # A small file can claim any size, so the header is read before the pixels. OpenCV decodes most of
@@ -53,17 +54,13 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     Of a grey PNG only the ``rows`` that are returned, and few others, are decoded.
     """
     encoded = _label_bytes(path)
+    if not encoded.startswith(PNG_SIGNATURE):
+        return _read_values(path, encoded)[rows]
     depth, kind = 8, GREY
-    if encoded.startswith(PNG_SIGNATURE) and len(encoded) > PNG_COLOUR_TYPE:
+    if len(encoded) > PNG_COLOUR_TYPE:
         depth, kind = encoded[PNG_DEPTH], encoded[PNG_COLOUR_TYPE]
     if kind == PALETTE:
-        _check_whole(path, encoded)
-        try:  # OpenCV would turn the palette's indices into colours
-            label = np.array(Image.open(io.BytesIO(encoded)))[rows]
-        except UNREADABLE as error:
-            raise DataError(f"{path}: not a whole PNG file ({error})") from None
-        except MemoryError:
-            raise _too_large(path) from None
+        label = _read_values(path, encoded)[rows]
         if not is_whole(encoded):  # OpenCV checks this by itself, Pillow does not
             raise DataError(f"{path}: damaged: a checksum in the PNG file is wrong")
         return label
@@ -77,6 +74,28 @@ def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     return label
 
 
+def _read_values(path: Path, encoded: bytes) -> np.ndarray:
+    """Decode grey levels or palette indices, which OpenCV would turn into colours."""
+    _check_whole(path, encoded)
+    _header(path, io.BytesIO(encoded))
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            mode, compression = image.mode, image.info.get("compression")
+            values = np.array(image)
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not a whole image file ({error})") from None
+    except MemoryError:
+        raise _too_large(path) from None
+    if compression == "jpeg":
+        raise DataError(f"{path}: {LOSSLESS}; JPEG compression changes its values")
+    if mode not in ("L", "P"):
+        hint = "; is it a colour mask for viewing?" if values.ndim == 3 else ""
+        raise DataError(
+            f"{path}: found pixels of mode {mode}, expected one channel of 8-bit class values{hint}"
+        )
+    return values
+
+
 def read_colours(path: Path) -> np.ndarray:
     """Decode a label file whose values are colours as (H, W, 3) uint8, RGB."""
     return decode(path, _label_bytes(path), cv2.IMREAD_COLOR)[:, :, ::-1]
@@ -85,7 +104,9 @@ def read_colours(path: Path) -> np.ndarray:
 def _label_bytes(path: Path) -> bytes:
     encoded = read_bytes(path)
     if encoded.startswith(JPEG_SIGNATURE):
-        raise DataError(f"{path}: a label must be a PNG; JPEG compression changes its values")
+        raise DataError(f"{path}: {LOSSLESS}; JPEG compression changes its values")
+    if encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
+        raise DataError(f"{path}: {LOSSLESS}; WebP has no 8-bit class values")
     return encoded
 
 
@@ -169,6 +190,8 @@ def _decode_rows(path: Path, encoded: bytes, rows: slice, flags: int) -> np.ndar
 def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     """Decode an image in memory with OpenCV's ``flags``; ``path`` is for the message."""
     _check_whole(path, encoded)
+    if encoded.startswith(GIF_SIGNATURE):
+        return _decode_gif(path, encoded)
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error as error:
@@ -178,6 +201,16 @@ def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     if pixels is None:
         raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; damaged?)")
     return pixels
+
+
+def _decode_gif(path: Path, encoded: bytes) -> np.ndarray:
+    """Decode the first picture as (H, W, 3) uint8 BGR: OpenCV 4.10 has no GIF."""
+    _header(path, io.BytesIO(encoded))
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.ascontiguousarray(np.array(image.convert("RGB"))[:, :, ::-1])
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not a whole image file ({error})") from None
 
 
 def _check_whole(path: Path, encoded: bytes) -> None:

@@ -6,6 +6,7 @@ from cityscapesscripts.helpers.labels import labels as official_labels
 
 from configs import ConfigError
 from configs.datasets import load_dataset
+from configs.datasets.colours import choose
 
 TABLE = """
 name: yard
@@ -64,7 +65,7 @@ def test_lookup_tables(table):
     assert [row.name for row in spec.train_classes] == ["stone", "soil"]
     assert (spec.num_classes, spec.classes[1].name) == (2, "sand")
     expected = np.full(256, -1)
-    expected[[3, 5, 4, 200]] = [1, 1, 0, 9]
+    expected[[3, 5, 4, 200, 9]] = [1, 1, 0, 9, 9]  # 9 is ignore_id, which needs no row
     np.testing.assert_array_equal(spec.label_lut, expected)
     assert spec.label_lut.dtype == np.int16
     assert spec.train_to_label[:2].tolist() == [4, 3]
@@ -95,7 +96,9 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("home: dig\n", "", "field 'home' is missing"),
+        ("name: yard\n", "", "field 'name' is missing"),
+        ("name: yard", "name: my/yard", "name: expected a word, found 'my/yard'"),
+        ("id: 4,", "id: 9,", "row 3: id 9 is ignore_id, so its train_id has to be too"),
         ("ignore_id: 9", "ignore_id: nine", "ignore_id: expected int, found 'nine'"),
         ("ignore_id: 9", "ignore_id: 900", "ignore_id: expected 0..255, found 900"),
         ("label_kind: label_id", "label_kind: ids", "label_kind: expected one of label_id"),
@@ -108,11 +111,11 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
         ("train_id: 0", "train_id: zero", "classes, row 3: train_id: expected int, found 'zero'"),
         ("[1, 2, 3]", "[1, 2]", "classes, row 3: color: expected .*found .1, 2."),
         ("[1, 2, 3]", "[1, 2, 300]", "classes, row 3: color: expected .*300"),
-        (", color: [1, 2, 3]", "", "classes, row 3: field 'color' is missing"),
+        ("name: stone, ", "", "classes, row 3: field 'name' is missing"),
         ("name: stone", "name: no", "classes, row 3: name: expected str, found False"),
         (
             "{name: sand, id: 5, train_id: 1, color: [10, 20, 31]}",
-            "sand",
+            "[sand]",
             "row 2: expected the fields",
         ),
     ],
@@ -137,3 +140,35 @@ def test_a_hostile_table_gets_a_sentence_at_once(tmp_path, content, message):
     with pytest.raises(ConfigError, match=rf"x\.yaml: .*({message})") as caught:
         load_dataset(tmp_path / "x.yaml")
     assert len(str(caught.value)) < 500
+
+
+def test_a_table_of_names_alone_counts_up_and_chooses_colours(tmp_path):
+    (tmp_path / "mine.yaml").write_text("\ufeffname: mine\r\nclasses: [road, car, sky]\r\n")
+    spec = load_dataset(tmp_path / "mine.yaml")
+    assert [(row.name, row.id, row.train_id) for row in spec.classes] == [
+        ("road", 0, 0), ("car", 1, 1), ("sky", 2, 2),
+    ]  # fmt: skip
+    assert (spec.layout, spec.ignore_id, spec.label_kind, spec.home) == (
+        "folders", 255, "label_id", "",
+    )  # fmt: skip
+    assert np.flatnonzero(spec.label_lut >= 0).tolist() == [0, 1, 2, 255]
+
+
+def test_ids_and_train_ids_go_on_from_the_row_before(tmp_path):
+    rows = "[{name: void, id: 255}, {name: a, id: 7}, b, {name: c, color: [255, 0, 0]}]"
+    (tmp_path / "t.yaml").write_text(f"name: t\nclasses: {rows}\n")
+    spec = load_dataset(tmp_path / "t.yaml")
+    assert [(row.id, row.train_id) for row in spec.classes] == [(255, 255), (7, 0), (8, 1), (9, 2)]
+    assert spec.classes[3].color == (255, 0, 0)
+
+
+def test_chosen_colours_are_well_apart():
+    chosen = choose(30, [(255, 0, 0)])
+    for number, color in enumerate(chosen):
+        others = [(0, 0, 0), (255, 255, 255), (255, 0, 0), *chosen[:number]]
+        assert min(max(abs(a - b) for a, b in zip(color, o)) for o in others) >= 51
+
+
+def test_cityscapes_labels_with_its_ignore_id_hold_train_ids():
+    assert load_dataset("cityscapes").label_lut[255] == -1
+    assert load_dataset("camvid").label_lut[255] == 255

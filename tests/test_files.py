@@ -74,7 +74,7 @@ def test_a_truncated_palette_label_is_named(tmp_path, monkeypatch, gluoncv_was_i
     ("pixels", "name", "reason"),
     [
         (RGB, "colour.png", "3 channels of uint8.*colour mask"),
-        (CLASSES, "lossy.jpg", "must be a PNG; JPEG"),
+        (CLASSES, "lossy.jpg", "must be a PNG, BMP, TIFF or GIF; JPEG"),
         (CLASSES.astype(np.uint16), "deep.png", "1 channels of uint16"),
         (np.dstack([RGB, CLASSES]), "alpha.png", "4 channels of uint8.*colour mask"),
     ],

@@ -84,7 +84,7 @@ WRONG = {
     "mask": (lambda r: cv2.imwrite(str(label(r)), np.eye(*HW, dtype=np.uint8) * 255), "0/255"),
     "jpeg": (
         lambda r: label(r).write_bytes(cv2.imencode(".jpg", np.zeros(HW, np.uint8))[1].tobytes()),
-        "must be a PNG; JPEG",
+        "must be a PNG, BMP, TIFF or GIF; JPEG",
     ),
     "trainids": (
         lambda r: [

@@ -43,7 +43,7 @@ from data_iter.image_files import read_label
 from data_iter.labels import to_train_ids
 from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
 from tools.shared.parallel import in_processes
-from tools.shared.pairs import find_pairs, read_names
+from tools.shared.pairs import find_pairs, read_frames
 from train.errors import RunError
 from train.atomic import atomic_write
 from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
@@ -192,7 +192,7 @@ def main(argv=None) -> int:
 
     dataset = load_dataset(args.dataset)
     points = grid_points(args.config, args.grid)
-    names = read_names(args.names) if args.names else None
+    names = read_frames(args.names, args.ground_truth)
     pairs = find_pairs(dataset.layout, args.ground_truth, args.probabilities, names, suffix=".npz")
     truths = {pair.prediction: pair.truth for pair in pairs}
     frames = find_frames(args.images, args.probabilities, dataset)

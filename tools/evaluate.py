@@ -31,7 +31,7 @@ from rich.table import Table
 
 from configs.datasets import load_dataset
 from tools.scoring.folder import score_folder
-from tools.shared.pairs import read_names
+from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
 
 
@@ -134,7 +134,7 @@ def main(argv=None) -> int:
         load_dataset(args.dataset),
         args.ground_truth,
         args.predictions,
-        read_names(args.names) if args.names else None,
+        read_frames(args.names, args.ground_truth),
         args.values,
     )
     print_scores(result, Console())

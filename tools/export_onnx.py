@@ -67,7 +67,7 @@ def main(argv=None) -> int:
     require("onnxruntime")
     images = [smooth_noise()]
     if args.images:
-        images = [read_image(path) for path in find_images(args.images, args.out)[:COMPARED]]
+        images = [read_image(path) for path in find_images(args.images, args.out)[0][:COMPARED]]
     run = read_run(args.model, args.epoch)
     with atomic_write(args.out) as temporary:
         export(run, temporary, args.batch, hw, args.pixels)

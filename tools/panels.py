@@ -30,7 +30,8 @@ from PIL import Image, ImageDraw
 
 from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
-from data_iter.datasets import IMAGE_SUFFIXES, LAYOUTS
+from data_iter.datasets import LAYOUTS
+from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids

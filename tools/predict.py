@@ -38,6 +38,7 @@ from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.loader import load_config
 from data_iter.image_files import exif_orientation, read_image
+from data_iter.listing import shortened
 from tools.inference.averaging import TILE_STEP, Averager
 from tools.inference.backends import BACKENDS, fastest_backend, load_segmenter
 from tools.inference.images import (
@@ -105,7 +106,10 @@ def choose_images(args: argparse.Namespace) -> list[Path]:
             f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
             f"--num-parts {args.num_parts}"
         )
-    images = find_images(args.images, args.out)[args.part_index :: args.num_parts]
+    images, others = find_images(args.images, args.out)
+    if others:
+        print(f"left out, not images by their names: {shortened(others)}")
+    images = images[args.part_index :: args.num_parts]
     if args.resume:
         images = [p for p in images if not is_done(p, args.out, args.save_probabilities)]
     return images

@@ -33,11 +33,12 @@ from data_iter.datasets import LAYOUTS, find_samples
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
 from data_iter.records import MANIFEST, is_prepared, read_manifest
-from tools.dataset.check import Report, check_split, present_splits
+from tools.dataset.check import Report, check_split, compare_splits, grouped, present_splits
 from tools.dataset.coco import draw_labels
 from tools.dataset.packing import damaged_files, pack
 
 SHOWN_PROBLEMS = 20
+PROBLEMS = 1  # exit code: the files were read, and something is wrong with them
 
 
 @command
@@ -89,16 +90,24 @@ def _check(args: argparse.Namespace) -> int:
     for split in _splits(args, spec):
         with _progress(f"Reading {split}") as start:
             reports.append(check_split(spec, args.data_root, split, not args.subset, start))
-    console = Console()
+    console = Console(markup=False, highlight=False)
     console.print(_overview(reports))
     console.print(_histogram(reports, spec))
-    problems = [problem for report in reports for problem in report.problems]
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(problem)
-    if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS} more")
-    print(f"{len(problems)} problems" if problems else "nothing is wrong")
-    return 1 if problems else 0
+    shared, alike = compare_splits(reports, spec.layout)
+    problems = [problem for report in reports for problem in report.problems] + shared
+    notes = [note for report in reports for note in report.notes] + alike
+    for lines in (notes, grouped(problems)):
+        for line in lines[:SHOWN_PROBLEMS]:
+            print(line)
+        if len(lines) > SHOWN_PROBLEMS:
+            print(f"... and {len(lines) - SHOWN_PROBLEMS} more lines")
+    if problems:
+        print(f"{len(problems)} problems")
+    elif notes:
+        print(f"no file is wrong by itself; look at the {len(notes)} lines above")
+    else:
+        print("nothing is wrong")
+    return PROBLEMS if problems else 0
 
 
 def _check_prepared(root: Path) -> int:
@@ -113,7 +122,7 @@ def _check_prepared(root: Path) -> int:
         damaged += found
     for name in damaged:
         print(f"{root / name}: damaged or missing; remove the split's files and pack it again")
-    return 1 if damaged else 0
+    return PROBLEMS if damaged else 0
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -140,11 +149,12 @@ def _coco(args: argparse.Namespace) -> int:
 
 
 def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
+    home = spec.home or f"Expected in it: {LAYOUTS[spec.layout].expected}"
     if not args.data_root.is_dir():
-        raise DataError(f"{args.data_root}: no such data folder. {spec.home}")
+        raise DataError(f"{args.data_root}: no such data folder. {home}")
     splits = args.split or present_splits(spec, args.data_root)
     if not splits:
-        raise DataError(f"{args.data_root}: found no images of {spec.name} in it. {spec.home}")
+        raise DataError(f"{args.data_root}: found no images of {spec.name} in it. {home}")
     return splits
 
 

@@ -75,7 +75,7 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
     """Read the images of calibration, spread evenly over those that there are."""
     if args.images:
-        files = find_images(args.images, args.out)
+        files = find_images(args.images, args.out)[0]
     elif args.data_root:
         split = run.config.data.train_split
         dataset = run.dataset

@@ -33,7 +33,7 @@ from tools.reporting.curves import draw_curves
 from tools.shared.parallel import in_threads
 from tools.shared.pictures import colours, data_uri, error_map, shrink
 from tools.reporting.evaluation import Evaluation, KittiEvaluation
-from tools.shared.pairs import read_names
+from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
 from train.machine import PROJECT
 
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 def _page(args: argparse.Namespace) -> int:
     dataset = load_dataset(args.dataset)
     kind = KittiEvaluation if dataset.layout == "kitti" else Evaluation
-    names = read_names(args.names) if args.names else None
+    names = read_frames(args.names, args.ground_truth)
     folders = (args.images, args.ground_truth, args.predictions, args.crf)
     evaluation = kind(dataset, *folders, names, args.values)
     page = render(evaluation, args.title or f"{dataset.name}: predictions", max(args.show, 0))

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import psutil
 
 from configs.errors import ConfigError
+from data_iter.text_lists import read_lines
 from train.errors import RunError
 from train.distributed.job import Job, Member
 from train.machine import PROJECT, allowed_cores
@@ -99,11 +100,8 @@ def read_hosts(file: Path) -> list[str]:
     """Read a machine's name per line; ``#`` begins a comment."""
     if not file.is_file():
         raise ConfigError(f"--hostfile {file}: no such file")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"--hostfile {file}: not a text file") from None
-    hosts = [host for line in lines if (host := line.partition("#")[0].strip())]
+    lines = read_lines(file)
+    hosts = [host for line in lines if (host := line.text.partition("#")[0].strip())]
     for host in hosts:
         if len(host.split()) > 1 or host.startswith("-"):
             raise ConfigError(f"--hostfile {file}: expected one machine's name per line: '{host}'")

@@ -1,9 +1,19 @@
-"""The class table of a data set: a YAML file with one row per class, as a :class:`DatasetSpec`."""
+"""The class table of a data set: a YAML file with one row per class, as a :class:`DatasetSpec`.
+
+Only the names are needed::
+
+    name: mine
+    classes: [road, car, sky]
+
+A row without ``id`` takes the next one, a row without ``train_id`` is the next class that the
+network learns (or ignored, if its id is ``ignore_id``), and colours are chosen.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +25,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..text_files import read_yaml
+from .colours import choose
 
 FOLDER = Path(__file__).resolve().parent
 LABEL_KINDS = ("label_id", "train_id")
@@ -57,24 +68,25 @@ class DatasetSpec:
     ----------
     name : str
         Name of the data set.
+    classes : tuple of ClassSpec
+        The rows, in the file's order.
     layout : str
         How its folders are laid out: a key of ``data_iter.datasets.LAYOUTS``.
     ignore_id : int
-        Train id that takes no part in loss and score.
+        Train id that takes no part in loss and score. In label files that value is ignored too,
+        whether or not a row has it.
     label_kind : str
         Which column's values label files hold: ``label_id`` (``id``) or ``train_id``.
     home : str
         Where to get the data and how to lay it out.
-    classes : tuple of ClassSpec
-        The rows, in the file's order.
     """
 
     name: str
-    layout: str
-    ignore_id: int
-    label_kind: str
-    home: str
     classes: tuple[ClassSpec, ...]
+    layout: str = "folders"
+    ignore_id: int = 255
+    label_kind: str = "label_id"
+    home: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -99,8 +111,13 @@ class DatasetSpec:
 
     @property
     def label_lut(self) -> np.ndarray:
-        """(256,) int16 train id of each value in a label file, -1 where the table has none."""
+        """(256,) int16 train id of each value in a label file, -1 where the table has none.
+
+        Cityscapes' label files never hold its ignore_id, 255: one that does holds train ids.
+        """
         lut = np.full(256, -1, np.int16)
+        if self.layout != "cityscapes":
+            lut[self.ignore_id] = self.ignore_id
         if self.label_kind == "train_id":
             lut[: self.num_classes] = np.arange(self.num_classes)
             lut[self.ignore_id] = self.ignore_id
@@ -171,20 +188,36 @@ def load_dataset(name_or_path: str | Path) -> DatasetSpec:
 
 def _table(document: Any) -> DatasetSpec:
     fields = _fields(DatasetSpec, document, "")
-    rows = []
-    for number, row in enumerate(fields["classes"], start=1):
-        where = f"classes, row {number}: "
-        row = _fields(ClassSpec, row, where)
-        for name, value in (("id", row["id"]), ("train_id", row["train_id"])):
-            if not 0 <= value <= 255:
-                raise ConfigError(f"{where}{name}: expected 0..255, found {value}")
-        color = row["color"]
-        if len(color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in color):
-            raise ConfigError(
-                f"{where}color: expected [red, green, blue] of 0..255, found {short(color)}"
-            )
-        rows.append(ClassSpec(**row | {"color": tuple(color)}))
-    return DatasetSpec(**fields | {"classes": tuple(rows)})
+    ignore_id = fields.get("ignore_id", DatasetSpec.ignore_id)
+    rows = [_row(row, f"classes, row {n}: ") for n, row in enumerate(fields["classes"], start=1)]
+    given = [tuple(row["color"]) for row in rows if "color" in row]
+    colors = iter(choose(len(rows) - len(given), given))
+    next_id = next_train_id = 0
+    for row in rows:
+        row["id"] = row.get("id", next_id)
+        ignored = row["id"] == ignore_id
+        row["train_id"] = row.get("train_id", ignore_id if ignored else next_train_id)
+        row["color"] = tuple(row["color"]) if "color" in row else next(colors)
+        next_id = row["id"] + 1
+        if row["train_id"] != ignore_id:
+            next_train_id = max(next_train_id, row["train_id"] + 1)
+    return DatasetSpec(**fields | {"classes": tuple(ClassSpec(**row) for row in rows)})
+
+
+def _row(row: Any, where: str) -> dict[str, Any]:
+    """Read a row as it stands, a name or a mapping, without what follows from other rows."""
+    if isinstance(row, str):
+        return {"name": row}
+    row = dict(_fields(ClassSpec, row, where, optional=("id", "train_id", "color")))
+    for name in ("id", "train_id"):
+        if not 0 <= row.get(name, 0) <= 255:
+            raise ConfigError(f"{where}{name}: expected 0..255, found {row[name]}")
+    color = row.get("color", [0, 0, 0])
+    if len(color) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in color):
+        raise ConfigError(
+            f"{where}color: expected [red, green, blue] of 0..255, found {short(color)}"
+        )
+    return row
 
 
 def _types(cls: type) -> dict[str, type]:
@@ -193,7 +226,7 @@ def _types(cls: type) -> dict[str, type]:
     return {field.name: scalar.get(str(field.type), list) for field in dataclasses.fields(cls)}
 
 
-def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
+def _fields(cls: type, found: Any, where: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     """Check a YAML mapping against the fields of a dataclass."""
     types = _types(cls)
     if not isinstance(found, dict):
@@ -208,7 +241,8 @@ def _fields(cls: type, found: Any, where: str) -> dict[str, Any]:
                 f"{where}{name}: expected {types[name].__name__}, found {short(value)}"
             )
     for field in dataclasses.fields(cls):
-        if field.name not in found and field.default is dataclasses.MISSING:
+        needed = field.default is dataclasses.MISSING and field.name not in optional
+        if needed and field.name not in found:
             raise ConfigError(f"{where}field '{field.name}' is missing")
     return found
 
@@ -219,6 +253,8 @@ def _check(spec: DatasetSpec) -> None:
         raise ConfigError(
             f"label_kind: expected one of {', '.join(LABEL_KINDS)}, found '{spec.label_kind}'"
         )
+    if not re.fullmatch(r"[^\s/\\]+", spec.name):
+        raise ConfigError(f"name: expected a word, found {short(spec.name)}")
     if not 0 <= spec.ignore_id <= 255:
         raise ConfigError(f"ignore_id: expected 0..255, found {spec.ignore_id}")
     for column in ("name", "id"):
@@ -230,6 +266,14 @@ def _check(spec: DatasetSpec) -> None:
                     f"classes, row {number}: {column} {value} is already in row {seen[value]}"
                 )
             seen[value] = number
+    for number, row in enumerate(spec.classes, start=1):
+        if not 0 <= row.id <= 255:
+            raise ConfigError(f"classes, row {number}: id: counts up to {row.id}, expected 0..255")
+        if row.id == spec.ignore_id != row.train_id:
+            raise ConfigError(
+                f"classes, row {number}: id {row.id} is ignore_id, so its train_id has to be too; "
+                "or give the table another ignore_id"
+            )
     learnt = {row.train_id for row in spec.classes} - {spec.ignore_id}
     if not learnt:
         raise ConfigError("classes: no row has a train_id other than ignore_id")

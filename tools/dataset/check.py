@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from configs.datasets import DatasetSpec
-from data_iter.datasets import LAYOUTS, Sample, find_samples
+from data_iter.datasets import LAYOUTS, Sample, find_samples, left_out, without_label
 from data_iter.errors import DataError
 from data_iter.image_files import exif_orientation
 from data_iter.frames import FileFrames
-from data_iter.listing import list_files
 from data_iter.labels import outside_table, ranges
+from data_iter.listing import list_folders, shortened
+from tools.dataset.suspicions import Looks, copies, foreign_palette, look, standing_apart
 from train.machine import allowed_cores
 
 # Images by the data sets' own pages. Of Cityscapes' 20000 coarse ones, 19998 are handed out.
@@ -37,6 +41,13 @@ OFFICIAL = {
 OFFICIAL_HW = {"cityscapes": (1024, 2048)}
 
 
+class Problem(NamedTuple):
+    """What is wrong, and the file; None: with the split."""
+
+    text: str
+    file: Path | None = None
+
+
 @dataclass
 class Report:
     """What was found in one split."""
@@ -47,13 +58,15 @@ class Report:
     official: tuple[int, ...] = ()
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
     counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # of label values
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # to be looked at; nothing is certainly wrong
+    frames: list[Looks] = field(default_factory=list)
 
 
 def present_splits(spec: DatasetSpec, root: Path) -> list[str]:
     """List the splits of the data set's layout that have images."""
     if spec.layout == "folders":
-        return sorted(path.name for path in list_files(root / "images", "*") if path.is_dir())
+        return [folder.name for folder in list_folders(root / "images")]
     splits = [split for layout, split in OFFICIAL if layout == spec.layout]
     return [split for split in splits if LAYOUTS[spec.layout].find(root, split)]
 
@@ -79,20 +92,77 @@ def check_split(
         found = pool.map(
             lambda n: _look(frames, n, samples[n], spec, labelled), range(len(samples))
         )
-        for hw, counts, problem in found:
+        for hw, looks, problem in found:
             advance()
             if hw:
                 report.sizes[hw] += 1
-            if counts is not None:
-                report.labels += 1
-                report.counts += counts
+            if looks is not None:
+                report.labels += labelled
+                report.counts += looks.counts
+                report.frames.append(looks)
             report.problems += [problem] if problem else []
     if compare:
         report.official = OFFICIAL.get((spec.layout, split), ())
-        report.problems += [f"split {split}: {text}" for text in _unofficial(report, spec)]
+        report.problems += [Problem(f"split {split}: {text}") for text in _unofficial(report, spec)]
     silent = _silent_cause(report.counts, spec)
-    report.problems += [f"split {split}: {silent}"] if silent and labelled else []
+    report.problems += [Problem(f"split {split}: {silent}")] if silent and labelled else []
+    _add_left_out(report, *left_out(spec.layout, root, split))
+    report.notes += [
+        f"{file}: its classes stand apart from the other frames': {cause}; look at it"
+        for file, cause in standing_apart(report.frames, spec)
+    ]
     return report
+
+
+def compare_splits(reports: Sequence[Report], layout: str) -> tuple[list[Problem], list[str]]:
+    """Find images that two splits share: equal ones are problems, near ones to be looked at.
+
+    VOC's own lists share files: ``train_aug`` holds ``train``.
+    """
+    problems, notes = [], []
+    for first, second in itertools.combinations(reports, 2):
+        for one, other, equal in copies(first.frames, second.frames):
+            if layout == "voc" and one.file == other.file:
+                continue
+            if equal:
+                text = f"in two splits: the same image as {one.file}"
+                problems.append(Problem(text, other.file))
+            else:
+                notes.append(f"{other.file}: nearly the same image as {one.file}, of another split")
+    return problems, notes
+
+
+def grouped(problems: Sequence[Problem]) -> list[str]:
+    """Write one line a cause: the first file with what is wrong with it, and how many more."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        text = problem.text.replace(str(problem.file), "")
+        if problem.file:  # numbers of pixels, and names, differ from file to file
+            text = re.sub(r"\d+", "#", text.replace(problem.file.stem, ""))
+        groups.setdefault(text, []).append(problem)
+    lines = []
+    for group in groups.values():
+        first = group[0]
+        line = first.text
+        if first.file and not line.startswith(str(first.file)):
+            line = f"{first.file}: {line}"
+        if len(group) > 1:
+            others = shortened([problem.file.name for problem in group[1:] if problem.file])
+            line += f" [{len(group)} files: {others}]"
+        lines.append(line)
+    return lines
+
+
+def _add_left_out(report: Report, alone: list[str], others: list[str]) -> None:
+    """Name label files without an image, which are lost, and what is neither."""
+    if alone:
+        text = f"{len(alone)} label files without an image: {shortened(alone)}"
+        report.problems.append(Problem(f"split {report.split}: {text}"))
+    if others:
+        report.notes.append(
+            f"split {report.split}: left out, no image or label by its name or place: "
+            f"{shortened(others)}"
+        )
 
 
 def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
@@ -112,26 +182,39 @@ def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
 
 def _look(
     frames: FileFrames, number: int, sample: Sample, spec: DatasetSpec, labelled: bool
-) -> tuple[tuple[int, int] | None, np.ndarray | None, str]:
-    """Return size, label histogram and what is wrong with one sample."""
+) -> tuple[tuple[int, int] | None, Looks | None, Problem | None]:
+    """Return size, the frame in short, and what is wrong with one sample."""
+    none = np.zeros(256, np.int64)
     try:
         if not labelled:
-            return frames.read_bgr(number).shape[:2], None, ""
-        if sample.label is None or not sample.label.is_file():
-            return None, None, f"{sample.image}: no label; expected {sample.label}"
-        label = frames.read(number)[1]
+            image = frames.read_bgr(number)
+            return image.shape[:2], look(sample.image, image, none), None
+        if missing := without_label(sample):
+            return None, None, Problem(missing.replace("the image has no label", "no label"),
+                                       sample.image)  # fmt: skip
+        image, label = frames.read(number)
         counts = np.bincount(label.ravel(), minlength=256)
-        if (counts[spec.label_lut < 0] > 0).any():
-            return label.shape, counts, f"{sample.label}: {outside_table(counts, spec.label_lut)}"
-        orientation = exif_orientation(sample.image)
-        if orientation != 1:
-            return label.shape, counts, (
-                f"{sample.image}: has an EXIF rotation (orientation {orientation}), which is not "
-                "applied; if its label is upright the two don't match: save the image upright"
-            )  # fmt: skip
-        return label.shape, counts, ""
+        looks = look(sample.image, image, counts)
+        return label.shape, looks, _wrong(sample, counts, spec)
     except DataError as error:
-        return None, None, str(error)
+        return None, None, Problem(str(error), sample.label if labelled else sample.image)
+
+
+def _wrong(sample: Sample, counts: np.ndarray, spec: DatasetSpec) -> Problem | None:
+    """Say what is wrong with a sample whose files can be read."""
+    if (counts[spec.label_lut < 0] > 0).any():
+        return Problem(outside_table(counts, spec.label_lut), sample.label)
+    orientation = exif_orientation(sample.image)
+    if orientation != 1:
+        return Problem(
+            f"has an EXIF rotation (orientation {orientation}), which is not applied; if its "
+            "label is upright the two don't match: save the image upright",
+            sample.image,
+        )
+    if spec.layout != "kitti" and sample.label.suffix != ".mat":
+        palette = foreign_palette(sample.label, counts, spec)
+        return Problem(palette, sample.label) if palette else None
+    return None
 
 
 def _silent_cause(counts: np.ndarray, spec: DatasetSpec) -> str:
@@ -148,9 +231,10 @@ def _silent_cause(counts: np.ndarray, spec: DatasetSpec) -> str:
         return f"no label value but {ranges(values)}: a black-and-white mask instead of classes?"
     if classes > 1 and len(learned) == 1:
         return f"no label has a class but {spec.train_classes[learned[0]].name}; is it a mask?"
-    if max(row.id for row in spec.train_classes) > classes >= max(found) and len(found) > 3:
+    top = max(found - {spec.ignore_id}, default=0)
+    if max(row.id for row in spec.train_classes) > classes >= top and len(found) > 3:
         # ``classes`` itself, the value above the last train id, may stand for what is ignored.
-        return f"no label value above {max(found)}: train ids where labelIds are expected?"
+        return f"no label value above {top}: train ids where labelIds are expected?"
     lowest = int(np.argmax(lut >= 0))
     if lut[lowest] != spec.ignore_id and lowest not in found and lowest + 1 in found:
         name = spec.train_classes[lut[lowest]].name

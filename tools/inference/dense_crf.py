@@ -25,7 +25,7 @@ from pydensecrf.densecrf import DenseCRF
 
 from configs.datasets import DatasetSpec
 from configs.schema import Crf
-from data_iter.datasets import IMAGE_SUFFIXES
+from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_size
 from train.machine import allowed_cores

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from configs.datasets import DatasetSpec
-from data_iter.datasets import IMAGE_SUFFIXES
+from data_iter.listing import IMAGE_SUFFIXES, list_files
 from data_iter.errors import DataError
-from data_iter.listing import list_files
 from data_iter.image_files import read_label, read_size
 from tools.inference.averaging import Averager
 from tools.shared.pictures import colours, overlay
@@ -29,11 +28,15 @@ Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), pro
 Refine = Callable[[np.ndarray, np.ndarray], Future]
 
 
-def find_images(path: Path, out: Path) -> list[Path]:
+def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
 
-    Left out are files below ``out``, where results go, and hidden ones: unfinished results, and
-    what macOS lays beside files.
+    Not listed are files below ``out``, where results go, and clutter (:mod:`data_iter.listing`).
+
+    Returns
+    -------
+    tuple of two lists
+        The images, and the files that are none by their suffix.
 
     Raises
     ------
@@ -41,14 +44,14 @@ def find_images(path: Path, out: Path) -> list[Path]:
         No image is there, two images would have results of the same name, or a result would
         replace an image.
     """
+    others: list[Path] = []
     if path.is_file():
         images = [path]
     elif path.is_dir():
-        files = sorted(
-            p for p in list_files(path, "**/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES
-        )
         results = out.resolve() if out.resolve() != path.resolve() else None
-        images = [p for p in files if p.is_file() and results not in p.resolve().parents]
+        files = [f for f in list_files(path, "**/*") if results not in f.resolve().parents]
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     else:
         raise DataError(f"{path}: no such image or folder")
     if not images:
@@ -62,7 +65,7 @@ def find_images(path: Path, out: Path) -> list[Path]:
         names[image.stem] = image
         if (out / f"{image.stem}.png").resolve() == image.resolve():
             raise DataError(f"{image}: its prediction would replace it; choose another --out")
-    return images
+    return images, others
 
 
 def is_predicted(image: Path, prediction: Path) -> bool:

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from configs.datasets import DatasetSpec
-from data_iter.datasets import IMAGE_SUFFIXES, LAYOUTS
+from data_iter.datasets import LAYOUTS
+from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
 
 from tools.scoring import cityscapes, classes, kitti
 from tools.shared.parallel import in_threads
-from tools.shared.pairs import Pair, files, find_pairs, frame_name, index
+from tools.shared.pairs import Names, Pair, files, find_pairs, frame_name, index
 
 # The paper's results in %, and where they stand.
 PAPER = {
@@ -66,7 +67,7 @@ class Evaluation:
         Folders; images may lie deeper.
     refined : Path, optional
         Folder with the CRF's results.
-    names : list of str, optional
+    names : sequence of str, or mapping of str to Path, optional
         These frames only.
     values : str, optional
         ``label_id`` or ``train_id``: what predictions hold, where their values do not tell.
@@ -86,7 +87,7 @@ class Evaluation:
         ground_truth: Path,
         predictions: Path,
         refined: Path | None = None,
-        names: list[str] | None = None,
+        names: Names = None,
         values: str | None = None,
     ):
         self.dataset, self._names, self._values = dataset, names, values
@@ -159,11 +160,14 @@ class Evaluation:
 
     def _find_images(self, folder: Path) -> dict[str, Path]:
         wanted = {pair.name for pair in self.pairs}
+        labels = {pair.truth for pair in self.pairs}  # a list file's may lie in the same folder
         found = index(
             (
                 file
                 for file in files(folder, "**/*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and self._image_name(file) in wanted
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and self._image_name(file) in wanted
+                and file not in labels
             ),
             self._image_name,
         )

@@ -7,14 +7,14 @@ from typing import Any
 
 from configs.datasets import DatasetSpec
 from tools.scoring import cityscapes, classes, kitti
-from tools.shared.pairs import find_pairs
+from tools.shared.pairs import Names, find_pairs
 
 
 def score_folder(
     dataset: DatasetSpec,
     ground_truth: Path,
     predictions: Path,
-    names: list[str] | None = None,
+    names: Names = None,
     values: str | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def score_folder(
     ground_truth, predictions : Path
         Folders: see :func:`tools.shared.pairs.find_pairs` and
         :func:`tools.scoring.kitti.find_kitti_pairs`.
-    names : list of str, optional
+    names : sequence of str, or mapping of str to Path, optional
         Score these frames only.
     values : str, optional
         ``label_id`` or ``train_id``: what predictions hold, where their values fit both.

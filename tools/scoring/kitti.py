@@ -26,7 +26,7 @@ from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
 from tools.scoring.classes import or_none
 from tools.shared.parallel import in_threads
-from tools.shared.pairs import Pair, files, index, match
+from tools.shared.pairs import Names, Pair, files, index, match
 
 CATEGORIES = ("um_lane", "um_road", "umm_road", "uu_road")
 URBAN = CATEGORIES[1:]  # the overall score: all road frames together
@@ -36,7 +36,7 @@ EPSILON = 1e-10  # the development kit's guard against 0 / 0
 def find_kitti_pairs(
     ground_truth: Path,
     predictions: Path,
-    names: Sequence[str] | None = None,
+    names: Names = None,
     suffixes: Sequence[str] = (".png", ".npz"),
 ) -> list[Pair]:
     """Pair ``gt_image_2/um_road_000000.png`` with the prediction of that name, or ``um_000000``.

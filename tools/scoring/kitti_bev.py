@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_iter.errors import DataError
+from data_iter.text_lists import read_lines
 
 BEV_HW = (800, 400)
 CELL = 0.05  # metres
@@ -36,11 +37,7 @@ def read_calibration(path: Path) -> np.ndarray:
     DataError
         The file or one of its matrices is missing or malformed.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a calibration file ({error})") from None
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = dict(line.text.split(":", 1) for line in read_lines(path) if ":" in line.text)
     matrices = {}
     for name, shape in SHAPES.items():
         if name not in fields:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from data_iter.errors import DataError
-from data_iter.listing import list_files
+from data_iter.listing import LABEL_SUFFIXES, list_files
+from data_iter.text_lists import is_list, read_lines, read_names, read_pairs
 
 CITYSCAPES_TRUTHS = ("_gtFine_labelIds.png", "_gtCoarse_labelIds.png")
+
+
+Names = Union[Sequence[str], Mapping[str, Path], None]  # frames to score; None: all
 
 
 class Pair(NamedTuple):
@@ -24,7 +28,7 @@ def find_pairs(
     layout: str,
     ground_truth: Path,
     predictions: Path,
-    names: Sequence[str] | None = None,
+    names: Names = None,
     suffix: str = ".png",
 ) -> list[Pair]:
     """Find the prediction of every label file, sorted by name.
@@ -34,9 +38,9 @@ def find_pairs(
     layout : str
         ``cityscapes``: ``*_gtFine_labelIds.png`` (or gtCoarse) anywhere below ``ground_truth``, and
         ``CITY_SEQUENCE_FRAME*.png`` anywhere below ``predictions``, as the official scorer matches
-        them. Any other: ``NAME.png`` directly in both folders.
-    names : sequence of str, optional
-        Only these frames.
+        them. Any other: ``NAME.png`` directly in both folders, label files in any format.
+    names : sequence of str, or mapping of str to Path, optional
+        Only these frames, or these with their label files: see :func:`read_frames`.
     suffix : str
         Of predictions: ``.npz`` for probability maps.
 
@@ -46,17 +50,25 @@ def find_pairs(
         There is no label file; a prediction is missing, belongs to no label file, or to the same
         one as another; a name has no label file.
     """
-    if layout == "cityscapes":
+    if isinstance(names, Mapping):
+        truths = names
+        found = index(files(predictions, f"*{suffix}"), lambda file: file.stem)
+    elif layout == "cityscapes":
         truths = index(
             (file for suffix in CITYSCAPES_TRUTHS for file in files(ground_truth, f"**/*{suffix}")),
             frame_name,
         )
         found = index(files(predictions, f"**/*{suffix}"), frame_name)
     else:
-        truths = index(files(ground_truth, "*.png"), lambda file: file.stem)
+        truths = index(
+            (f for f in files(ground_truth, "*") if f.suffix.lower() in LABEL_SUFFIXES),
+            lambda file: file.stem,
+        )
         found = index(files(predictions, f"*{suffix}"), lambda file: file.stem)
     if not truths:
-        expected = f"*{CITYSCAPES_TRUTHS[0]}" if layout == "cityscapes" else "*.png"
+        expected = (
+            f"*{CITYSCAPES_TRUTHS[0]}" if layout == "cityscapes" else " ".join(LABEL_SUFFIXES)
+        )
         raise DataError(f"{ground_truth}: no label files ({expected}) in it")
     return match(truths, found, predictions, names)
 
@@ -93,10 +105,10 @@ def frame_name(file: Path) -> str:
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
-    """List what matches in ``folder``, sorted; hidden files are unfinished ones."""
+    """List what matches in ``folder``, sorted, without clutter; ``**/`` in front: at any depth."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    return sorted(file for file in list_files(folder, pattern) if not file.name.startswith("."))
+    return list_files(folder, pattern)
 
 
 def index(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Path]:
@@ -109,15 +121,32 @@ def index(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Pa
     return by_name
 
 
-def read_names(path: Path) -> list[str]:
-    """Read a list of frames, one a line (``ImageSets/Segmentation/val.txt`` of PASCAL VOC)."""
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of names ({error})") from None
-    if not names:
-        raise DataError(f"{path}: an empty list")
-    return names
+def read_frames(path: Path | None, root: Path) -> Names:
+    """Read which frames to score: names, one a line, or a list file as training takes it.
+
+    Parameters
+    ----------
+    path : Path, optional
+        ``NAME`` a line, or ``IMAGE<tab>LABEL`` (``.csv``: a comma), relative to ``root``.
+    root : Path
+        The folder of label files; with a list file the data set's.
+
+    Returns
+    -------
+    None, sequence of str, or mapping of str to Path
+        None without a file; a list file's label of each frame.
+    """
+    if path is None:
+        return None
+    separator = "," if path.suffix.lower() == ".csv" else "\t"
+    if not (is_list(path.name) and any(separator in line.text for line in read_lines(path))):
+        return read_names(path)
+    labels = {}
+    for image, label, number in read_pairs(root, path):
+        if label is None or not label.is_file():
+            raise DataError(f"{path}: line {number}: no such label: {label or 'none is given'}")
+        labels[image.stem] = label
+    return labels
 
 
 def _count(names: Sequence[str]) -> str:
