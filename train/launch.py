@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import psutil
 
 from configs.errors import ConfigError
+from data_iter.errors import DataError
 from data_iter.text_lists import read_lines
 from train.errors import RunError
 from train.distributed.job import Job, Member
@@ -100,7 +101,10 @@ def read_hosts(file: Path) -> list[str]:
     """Read a machine's name per line; ``#`` begins a comment."""
     if not file.is_file():
         raise ConfigError(f"--hostfile {file}: no such file")
-    lines = read_lines(file)
+    try:
+        lines = read_lines(file)
+    except DataError:
+        raise ConfigError(f"--hostfile {file}: not a text file") from None
     hosts = [host for line in lines if (host := line.text.partition("#")[0].strip())]
     for host in hosts:
         if len(host.split()) > 1 or host.startswith("-"):

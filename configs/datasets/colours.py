@@ -15,7 +15,7 @@ def choose(count: int, taken: Sequence[Colour] = ()) -> list[Colour]:
 
     The distance is Riemersma's ("redmean"), which follows the eye better than Euclid's.
     """
-    grid = list(itertools.product(STEPS, repeat=3))
+    grid: list[Colour] = list(itertools.product(STEPS, STEPS, STEPS))
     chosen: list[Colour] = []
     nearest = {color: min(distance(color, other) for other in (*KEPT, *taken)) for color in grid}
     for _ in range(count):
