@@ -10,7 +10,7 @@ from PIL import Image
 from configs.datasets import load_dataset
 from tools.report import choose, main
 from tools.reporting.evaluation import Evaluation
-from tools.shared.pictures import error_map, overlay, shrink
+from tools.shared.pictures import error_map, shrink, tint
 
 HW = (30, 44)
 NAMES = ("a", "b <i>&", "c", "d")
@@ -69,7 +69,7 @@ def test_overlay_and_shrink():
     image = np.full((2, 6, 3), 100, np.uint8)
     mask = np.zeros((2, 6), bool)
     mask[1, 2:] = True
-    tinted = overlay(image, mask)
+    tinted = tint(image, mask)
     assert tinted[0, 2].tolist() == [100] * 3 and tinted[1, 2].tolist() == [163, 70, 70]
     assert shrink(tinted, 3, photo=False).shape == (1, 3, 3)
     assert shrink(tinted, 6, photo=True) is tinted

@@ -13,6 +13,7 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
+from data_iter.image_files import check_regular
 from train.atomic import atomic_write
 
 # COCO's names where they differ from VOC's.
@@ -42,7 +43,7 @@ def draw_labels(
     file = root / "annotations" / f"instances_{split}.json"
     if not file.is_file():
         raise DataError(f"{file}: no such annotation file; get it from https://cocodataset.org")
-    coco = _load(file)
+    coco = load_annotations(file)
     ids = {row.name: row.id for row in voc.classes}
     classes = {}
     for category in coco.loadCats(coco.getCatIds()):
@@ -88,7 +89,9 @@ def draw_label(coco, image: dict, annotations: list[dict], classes: dict[int, in
     return label
 
 
-def _load(file: Path):
+def load_annotations(file: Path):
+    """Read an annotation file as pycocotools' ``COCO``; ``DataError`` where it is none."""
+    check_regular(file)
     from pycocotools.coco import COCO
 
     try:

@@ -1,0 +1,1 @@
+"""Annotations of other programs, a module a format: each lists images with their regions."""

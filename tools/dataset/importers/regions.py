@@ -1,0 +1,120 @@
+"""What every annotation format comes down to: named regions of images, drawn into label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from data_iter.listing import IMAGE_SUFFIXES, list_files
+
+IGNORED = None  # the category of a region whose pixels are to be ignored
+Colour = tuple[int, int, int]
+
+
+class Region(NamedTuple):
+    """A part of an image: its category and its mask (H, W) bool."""
+
+    category: str | None
+    mask: np.ndarray
+
+
+class Annotated(NamedTuple):
+    """An image and how to get its regions, in the file's order, given its (height, width)."""
+
+    image: Path
+    name: str
+    regions: Callable[[tuple[int, int]], Sequence[Region]]
+
+
+@dataclass
+class Source:
+    """All that a format's reader found.
+
+    Attributes
+    ----------
+    images : list of Annotated
+        In any order.
+    classes : list of str
+        Names, in the source's order.
+    colors : list of tuple
+        RGB of each class; empty where the source has none.
+    left_out : dict of str to list of str
+        What takes no part, by the reason.
+    """
+
+    images: list[Annotated] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    colors: list[Colour] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note something that takes no part."""
+        self.left_out.setdefault(reason, []).append(name)
+
+
+class Finder:
+    """Finds image files by the names that annotations give them, in a few likely folders."""
+
+    def __init__(self, *folders: Path | None):
+        self._folders = [folder for folder in folders if folder is not None]
+        self._by_name: dict[str, Path] = {}
+        for folder in reversed(self._folders):
+            self._by_name |= {
+                file.name: file for file in list_files(folder, IMAGE_SUFFIXES, deep=True)
+            }
+
+    def find(self, name: str) -> Path | None:
+        """Find the file of a name that may have folders, also Windows', in front of it."""
+        name = name.replace("\\", "/")
+        for folder in self._folders:
+            if (folder / name).is_file():
+                return folder / name
+        return self._by_name.get(name.rsplit("/", 1)[-1])
+
+
+def polygon_mask(polygons: Iterable[Any], hw: tuple[int, int]) -> np.ndarray | None:
+    """Fill polygons, each a flat list x, y, x, y ... in pixels, as COCO's own tools do.
+
+    Returns (H, W) bool, or None where no polygon has three points.
+    """
+    whole = [list(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
+    if not whole:
+        return None
+    encoded = coco_mask.merge(coco_mask.frPyObjects(whole, *hw))
+    return coco_mask.decode(encoded).astype(bool)
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> list[float]:
+    """Write a box as a polygon."""
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> list[float]:
+    """Write an ellipse as a polygon of 72 corners."""
+    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1).ravel().tolist()
+
+
+def draw(
+    regions: Sequence[Region],
+    hw: tuple[int, int],
+    values: dict[str, int],
+    unlabelled: int,
+    ignore: int,
+    by_area: bool,
+) -> np.ndarray:
+    """Draw regions over each other as (H, W) uint8 class values.
+
+    Later regions cover earlier ones; ``by_area`` smaller ones cover larger ones. Regions without a
+    category (COCO's crowds) only cover what nothing else does.
+    """
+    label = np.full(hw, unlabelled, np.uint8)
+    order = sorted(regions, key=lambda r: (r.category is not IGNORED, -r.mask.sum() * by_area))
+    for region in order:
+        label[region.mask] = ignore if region.category is IGNORED else values[region.category]
+    return label
