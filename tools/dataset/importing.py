@@ -49,9 +49,9 @@ def read_source(path: Path, images: Path | None, colors: Path | None) -> tuple[s
         raise ConfigError(f"{path}: no such file or folder")
     if any((path / name).is_file() for name in (*yolo.TABLES, "classes.txt")):
         return "YOLO", _checked(path, yolo.read(path, images))
-    if list_files(path, (".json",), deep=True):
+    if list_files(path, "**/*", (".json",)):
         return "LabelMe", _checked(path, labelme.read(path, images))
-    if list_files(path / "masks" if (path / "masks").is_dir() else path, LABEL_SUFFIXES):
+    if list_files(path / "masks" if (path / "masks").is_dir() else path, suffixes=LABEL_SUFFIXES):
         return "colour masks", _checked(path, masks.read(path, images, colors))
     raise ConfigError(
         f"{path}: found no annotations: expected LabelMe's *.json, YOLO's data.yaml or "

@@ -25,7 +25,7 @@ def read(folder: Path, images: Path | None) -> Source:
     """Read the files of a folder and below it."""
     source, names = Source(), set()
     finder = Finder(images, folder)
-    for file in list_files(folder, (".json",), deep=True):
+    for file in list_files(folder, "**/*", (".json",)):
         document = _load(file)
         image = _image_of(file, str(document.get("imagePath", "")), finder)
         if image is None:

@@ -30,10 +30,10 @@ def read(folder: Path, images: Path | None, colors: Path | None) -> Source:
     """
     masks = folder / "masks" if (folder / "masks").is_dir() else folder
     pictures = images or folder / "images"
-    found = by_stem(list_files(pictures, IMAGE_SUFFIXES))
+    found = by_stem(list_files(pictures, suffixes=IMAGE_SUFFIXES))
     source = Source()
     pairs = {}
-    for file in list_files(masks, LABEL_SUFFIXES):
+    for file in list_files(masks, suffixes=LABEL_SUFFIXES):
         name = _image_name(file.stem, found)
         if name in found:
             pairs[name] = file

@@ -65,7 +65,7 @@ class Finder:
         self._by_name: dict[str, Path] = {}
         for folder in reversed(self._folders):
             self._by_name |= {
-                file.name: file for file in list_files(folder, IMAGE_SUFFIXES, deep=True)
+                file.name: file for file in list_files(folder, "**/*", IMAGE_SUFFIXES)
             }
 
     def find(self, name: str) -> Path | None:

@@ -19,7 +19,7 @@ def read(folder: Path, images: Path | None) -> Source:
     """Read a folder whose ``labels`` folders mirror its ``images`` folders."""
     names = _names(folder)
     source, used = Source(), set()
-    for image in list_files(images or folder, IMAGE_SUFFIXES, deep=True):
+    for image in list_files(images or folder, "**/*", IMAGE_SUFFIXES):
         file = _label_of(image, folder)
         lines = read_lines(file) if file else []
         if not file:
