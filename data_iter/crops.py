@@ -26,7 +26,7 @@ from .transforms import (
 )  # fmt: skip
 
 log = logging.getLogger("data_iter")
-HEADER_THREADS = 16  # opening thousands of files is waiting, on a network drive above all
+HEADER_THREADS = 16  # opening thousands of files is mostly waiting, above all on a network drive
 
 
 class CropReader:
@@ -53,7 +53,7 @@ class CropReader:
         ``stop`` raises the ``DataError`` of an unusable frame; ``skip`` logs it, counts it and
         takes a crop of another frame instead, drawn from (seed, epoch, index) too.
     max_bad_share : float
-        With ``skip``, more than this share of bad frames is an error all the same.
+        With ``skip``, more than this share of bad frames is an error too.
     """
 
     def __init__(

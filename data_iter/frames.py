@@ -1,4 +1,4 @@
-"""Where pixels come from: a data set's own files, decoded frames in memory, or a prepared folder.
+"""Sources of pixels: a data set's own files, decoded frames in memory, or a prepared folder.
 
 All three are :class:`Frames`, give the same pixels, and are safe to use from several threads.
 """

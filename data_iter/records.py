@@ -30,7 +30,7 @@ from .sealed import unseal
 VERSION = 3
 TILE = 128  # pixels; smaller ones waste less around a crop, larger ones cost fewer calls
 MANIFEST = ".frames.json"
-# A training pays for decoding over and over, and inflating is most of it: lossless images are
+# A training decodes each frame many times, and inflating is most of the cost: lossless images are
 # stored, at twice the size of a compressed PNG; labels compress a hundredfold.
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 0]
 # RecordIO: a record begins with MAGIC and a word that holds its length and, in the upper three

@@ -1,4 +1,4 @@
-"""What takes a run down, for real: full disks, files cut short, vanished data, bad rates."""
+"""Failures that end a run, in real processes: full disks, cut files, missing data, bad rates."""
 
 import os
 import pickle

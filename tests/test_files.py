@@ -104,7 +104,7 @@ def test_what_is_no_image_is_named(tmp_path, read, content):
 
 
 def png(header):
-    """A palette PNG with these bytes as its header, of an image that is hardly there."""
+    """A palette PNG with these bytes as its header and almost no image data."""
     parts = [(b"IHDR", header), (b"PLTE", bytes(3)), (b"IDAT", zlib.compress(b"x")), (b"IEND", b"")]
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in parts:

@@ -87,7 +87,7 @@ def test_cityscapes_from_train_ids(city, capsys):
         np.testing.assert_array_equal(
             np.array(image), lut[np.array(Image.open(city / "out" / name))]
         )
-    assert export("cityscapes", "--check", out) == 2  # held against the official test set
+    assert export("cityscapes", "--check", out) == 2  # checked against the official test set
     printed = capsys.readouterr()
     assert "berlin: 1 frames, the test set has 544" in printed.out
     assert "mainz: 0 frames, the test set has 298" in printed.out

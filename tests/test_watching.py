@@ -1,4 +1,4 @@
-"""What one watches a training with: TensorBoard's event files and the learning curves."""
+"""Watching a training: TensorBoard's event files and the learning curves."""
 
 import io
 import json

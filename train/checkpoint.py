@@ -55,7 +55,7 @@ class Progress:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """What must be the same in all synchronous workers."""
+        """What is the same in all synchronous workers."""
         return self.epoch, self.batch, self.batches
 
     @property
@@ -95,7 +95,7 @@ def save(
 
 
 def update_newest(folder: Path, progress: Progress, keep: int) -> None:
-    """Say that training has come further than the newest checkpoint, without new arrays."""
+    """Record the progress since the newest checkpoint, without new arrays."""
     entries = read_manifest(folder)
     entries[-1]["progress"] = dataclasses.asdict(progress)
     _keep(folder, entries, progress.best, keep)

@@ -44,7 +44,7 @@ def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: in
 def lost(
     solver: Solver, loss: float, iteration: int, lr: float, files: list[str], saved: str | None
 ) -> RunError:
-    """Say where training lost itself, and what to do.
+    """Say where training diverged, and what to do.
 
     ``files`` are those of the batch; ``saved`` names the checkpoint whose parameters gave the loss.
     """

@@ -49,7 +49,7 @@ INFERENCE_ONNX = "inference-int8.onnx"
 
 
 class RunDir:
-    """The files of one run; constructing it touches nothing."""
+    """The files of one run; constructing it reads and writes nothing."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

@@ -150,9 +150,9 @@ class Trainer:
                     return False
                 if every and self.progress.iteration % every == 0:
                     self._save()
-        except RunError:  # the loss is lost, and so are the parameters
+        except RunError:  # training has diverged: the parameters are useless
             raise
-        except Exception:  # a file is gone, say; what was learnt is not
+        except Exception:  # a missing file, for example: what was learned can be saved
             # Several workers can only save together.
             whole = self.workers.count == 1 and not self._in_step
             if whole and self.progress.iteration > self._saved:

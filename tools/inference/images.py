@@ -1,4 +1,4 @@
-"""From image files to label files: find, and read, compute and write at the same time."""
+"""From image files to label files: find them; read, compute and write at the same time."""
 
 from __future__ import annotations
 
