@@ -10,6 +10,8 @@ import pytest
 from tools import benchmark
 from tools.bench import data as bench_data
 from tools.bench import measuring
+from tools.bench import predict as bench_predict
+from train import machine
 
 
 def test_measures_take_turns_and_ratios_are_run_by_run():
@@ -48,8 +50,23 @@ def test_rows_are_printed_whole_and_written(tmp_path, monkeypatch, capsys):
     rows = [measuring.row(name, "samples/s", [12.5, 2.0, 4.0])]
     monkeypatch.setattr(bench_data, "rows", lambda runs: rows[:runs])
     assert benchmark.main(["data", "--runs", "1", "--json", str(tmp_path / "rows.json")]) == 0
-    assert json.loads((tmp_path / "rows.json").read_text()) == rows
-    assert name in capsys.readouterr().out
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert written == [{**rows[0], "processor": machine.processor()}]
+    printed = capsys.readouterr()
+    assert name in printed.out and f"{name}: 4 samples/s" in printed.err
+
+
+def test_sizes_and_cases_are_for_prediction(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(bench_predict, "rows", lambda **options: asked.append(options) or [])
+    options = ["--sizes", "544,96x128", "--cases", "mxnet_int8,openvino_int8"]
+    assert benchmark.main(["predict", *options]) == 0
+    cases = ["mxnet_int8", "openvino_int8"]
+    assert asked == [{"runs": 3, "sizes": [(544, 544), (96, 128)], "cases": cases}]
+    assert benchmark.main(["predict", "--sizes", "544x"]) == 2
+    assert "--sizes 544,: expected HEIGHT,WIDTH" in capsys.readouterr().err
+    assert benchmark.main(["crf", *options]) == 2
+    assert "options of predict, not of crf" in capsys.readouterr().err
 
 
 @pytest.mark.slow

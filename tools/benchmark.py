@@ -2,9 +2,12 @@
 
     python tools/benchmark.py data
     python tools/benchmark.py predict --json rows.json
+    python tools/benchmark.py predict --sizes 544,1024x2048 --cases openvino_int8 --runs 5
 
 Subjects: data, train, predict, evaluate, crf. Printed are medians; a ratio is the median of the
-ratios pair by pair, so that a machine that is busy now and then does not tilt it.
+ratios pair by pair, so that a machine that is busy now and then does not tilt it. Rows go to
+standard error as they come, and as a table at the end; each subject is meant to end within five
+minutes on two cores. Every row of the JSON file names the processor and its instructions.
 """
 
 from __future__ import annotations
@@ -20,11 +23,15 @@ from train.runtime import command  # isort: skip  # sets thread counts before an
 import argparse
 import importlib
 import json
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from configs.errors import ConfigError
+from tools.shared.options import parse_hw
 from train.atomic import atomic_write
+from train.machine import processor
 
 WIDTH = 160  # of a table that goes into a file
 SUBJECTS = ("data", "train", "predict", "evaluate", "crf")
@@ -37,16 +44,22 @@ def main(argv=None) -> int:
     )
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--runs", type=int, default=5, help="of everything (default 5)")
+    parser.add_argument("--runs", type=int, default=3, help="of everything (default 3)")
+    parser.add_argument("--sizes", metavar="H[xW],...", help="predict: image sizes (default 544)")
+    parser.add_argument("--cases", metavar="NAME,...", help="predict: backend_precision, some only")
     args = parser.parse_args(argv)
     if args.runs < 1:
         parser.error("--runs must be at least 1")
+    options = _options(args)
     # Each subject brings large libraries of its own, so only the one asked for is imported.
-    rows = importlib.import_module(f"tools.bench.{args.subject}").rows(runs=args.runs)
+    rows = []
+    for row in importlib.import_module(f"tools.bench.{args.subject}").rows(**options):
+        rows.append({**row, "processor": processor()})
+        print(f"{row['name']}: {row['value']:.4g} {row['unit']}", file=sys.stderr, flush=True)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    table = Table("name", "value", "unit", "ratio", "to", "runs")
+    table = Table("name", "value", "unit", "ratio", "to", "runs", title=processor())
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else ""
         table.add_row(
@@ -58,6 +71,19 @@ def main(argv=None) -> int:
         with atomic_write(args.json) as file:
             file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the subject's own options."""
+    options: dict[str, Any] = {"runs": args.runs}
+    if args.subject != "predict" and (args.sizes or args.cases):
+        raise ConfigError(f"--sizes and --cases are options of predict, not of {args.subject}")
+    if args.sizes:
+        sides = [text.split("x") for text in args.sizes.split(",")]
+        options["sizes"] = [parse_hw("--sizes", f"{pair[0]},{pair[-1]}") for pair in sides]
+    if args.cases:
+        options["cases"] = args.cases.split(",")
+    return options
 
 
 if __name__ == "__main__":

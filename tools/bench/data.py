@@ -28,7 +28,7 @@ FRAMES = 12
 FRAME_HW = (1024, 2048)
 NOISE = 2.4  # grey levels of a camera; it makes PNGs of 3.4 MB as those of Cityscapes
 BATCH = 4
-SECONDS = 3.0  # of each measurement
+SECONDS = 2.0  # of each measurement
 PLANS = {544: "12fold", 880: "7fold"}  # crop side: plan of sections 4.1.1 and 4.1.2
 JPEG_QUALITY = 95
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import train.runtime  # noqa: F401  # isort: skip  # sets threads before MXNet loads
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ import cv2
 import numpy as np
 
 from configs.datasets import DatasetSpec, load_dataset
+from configs.errors import ConfigError
 from configs.loader import load_config
 from data_iter.image_files import read_image
 from tools.bench.measuring import in_turn, peak_memory, row
 from tools.inference.averaging import Averager
-from tools.inference.backends import load_segmenter, run_on
+from tools.inference.backends import load_segmenter, require, run_on
 from tools.inference.images import overlapped, segment, write_result
 from tools.inference.precision import require_bf16
+from tools.inference.qdq import export_int8
 from tools.inference.quantization import folded, to_bf16, to_int8, write_inference_run
 from tools.inference.run import read_run
 from train.errors import RunError
@@ -38,7 +41,7 @@ from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter
 
 CONFIG = PROJECT / "configs" / "release.cfg"
-SIZES = ((544, 544), (1024, 2048))
+SIZES = ((544, 544),)
 FRAMES = 3  # of the folder that goes from files to labels
 # backend, precision, run folder, and the case that it is compared with
 CASES = (
@@ -48,37 +51,57 @@ CASES = (
     ("onnxruntime", "fp32", "fp32", "mxnet_fp32"),
     ("openvino", "fp32", "fp32", "mxnet_fp32"),
     ("openvino", "bf16", "fp32", "mxnet_int8"),
+    ("onnxruntime", "int8", "int8", "onnxruntime_fp32"),
+    ("openvino", "int8", "int8", "openvino_fp32"),
 )
+REFERENCE = "mxnet_fp32"  # is always measured
 
 
 def rows(
     *,
     runs: int = 5,
     sizes: Sequence[tuple[int, int]] = SIZES,
+    cases: Sequence[str] = (),
     config: Path = CONFIG,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Time the bare network of every case, and files to labels with MXNet, in seconds per image.
 
     A ratio is this case's time over that of ``ratio_to``, the median over the runs' pairs. Memory
-    is the peak of the process, in MB, parameters, libraries and Python included.
+    is the peak of the process, in MB, parameters, libraries and Python included. ``cases`` names
+    some of them (``openvino_int8``); MXNet in fp32 is always there.
     """
-    cases = _possible_cases()
+    wanted = _possible_cases(cases)
     with tempfile.TemporaryDirectory() as folder:
+        say("making the networks")
         _Worker("prepare", folder, str(config)).wait_ready()
-        return [row for hw in sizes for row in _size(Path(folder), cases, hw, runs)]
+        for hw in sizes:
+            yield from _size(Path(folder), wanted, hw, runs)
 
 
-def _possible_cases() -> list[tuple[str, str, str, str | None]]:
-    """Leave out, with a word, what this processor cannot compute."""
+def _possible_cases(names: Sequence[str]) -> list[tuple[str, str, str, str | None]]:
+    """Choose cases, and leave out, with a word, what cannot be computed here."""
+    known = {f"{backend}_{precision}": case for case in CASES for backend, precision in [case[:2]]}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--cases {name}: expected some of {', '.join(known)}")
     cases = []
-    for case in CASES:
+    for name, case in known.items():
+        if names and name not in (*names, REFERENCE):
+            continue
         try:
+            if case[0] != "mxnet":
+                require(case[0])
             if case[1] == "bf16":
                 require_bf16(case[0])
             cases.append(case)
-        except RunError as error:
-            print(f"left out: {case[0]} {case[1]} ({error})", file=sys.stderr)
+        except (ConfigError, RunError) as error:
+            say(f"left out: {case[0]} {case[1]} ({error})")
     return cases
+
+
+def say(text: str) -> None:
+    """Show progress where it does not mix with the results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _size(folder: Path, cases: list[tuple], hw: tuple[int, int], runs: int) -> list[dict[str, Any]]:
@@ -88,8 +111,10 @@ def _size(folder: Path, cases: list[tuple], hw: tuple[int, int], runs: int) -> l
         for backend, precision, run, _ in cases
     }
     try:
-        for worker in workers.values():
+        for name, worker in workers.items():
+            say(f"{shape}: loading {name}")
             worker.wait_ready()
+        say(f"{shape}: measuring, {runs} runs")
         measures = {name: partial(worker.ask, "network") for name, worker in workers.items()}
         measures["files"] = partial(workers["mxnet_fp32"].ask, "files")
         times = in_turn(measures, runs)
@@ -101,7 +126,7 @@ def _size(folder: Path, cases: list[tuple], hw: tuple[int, int], runs: int) -> l
     found = []
     for name, other in (*compared.items(), ("files", "mxnet_fp32")):
         label = "mxnet_fp32_files_to_labels" if name == "files" else name
-        to = f"predict_{other}_{shape}" if other else None
+        to = f"predict_{other}_{shape}" if other in times else None
         found.append(
             row(f"predict_{label}_{shape}", "s/image", times[name], to, times.get(other, ()))
         )
@@ -160,14 +185,18 @@ def _prepare(folder: Path, config_file: Path) -> None:
     images = [random.integers(0, 256, (256, 256, 3)).astype(np.uint8)]
     plain = folded(read_run(run.path))
     write_inference_run(folder / "bf16", to_bf16(plain), 0)
-    write_inference_run(folder / "int8", to_int8(plain, images, ()), 0)
+    file = None
+    if importlib.util.find_spec("onnxruntime"):
+        file = folder / "int8.onnx"
+        export_int8(read_run(run.path), file, images, ())
+    write_inference_run(folder / "int8", to_int8(plain, images, ()), 0, file)
     _answer("ready")
 
 
 def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
     """Load one case, run it once, then answer questions until the input ends."""
     if backend == "openvino":
-        hint = "f32" if precision == "fp32" else precision
+        hint = "bf16" if precision == "bf16" else "f32"
         run = read_run(run_dir)
         segmenter, dataset = run_on(backend, run, precision=hint), run.dataset
     else:
