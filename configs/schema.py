@@ -151,6 +151,9 @@ class Solver:
         5.0, "bound on each gradient element; 0: none (release: 5)", at_least=0
     )
     batch_size: int = key(12, "crops per iteration over all devices", at_least=1, at_most=65536)
+    accumulate: int = key(
+        1, "parts that each batch is computed in, one after the other: less memory", at_least=1
+    )
     epochs: int = key(20, "visits of every patch", at_least=1, at_most=10**6)
     learn_bn_epochs: int = key(
         0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0

@@ -154,3 +154,57 @@ def test_frozen_parameters_stay_and_multipliers_multiply(root):
     assert distance(double, still) > 1e-4
     with pytest.raises(RunError, match=r"no parameter matches 'conv9_\*'"):
         trained(root, 1, "solver.freeze=conv9_*")
+
+
+def relative(first, second):
+    """Largest difference of an array's values over the largest of them."""
+    return max(
+        float(np.abs(first[name] - second[name]).max() / np.abs(first[name]).max())
+        for name in first
+        if np.abs(first[name]).max() > 0
+    )
+
+
+def test_a_batch_in_parts_is_the_whole_batch(tmp_path):
+    frames = training.write_frames(tmp_path, train=60, val=1)  # five batches
+    twelve = ("solver.batch_size=12", "solver.normalization=fixed", UNEQUAL)
+    whole = trained(frames, 1, *twelve)
+    for devices, parts in ((1, 2), (1, 12), (2, 3)):
+        found = trained(frames, devices, *twelve, f"solver.accumulate={parts}")
+        assert relative(whole, found) < 1e-6, (devices, parts)
+    assert relative(whole, trained(frames, 1, *twelve, "solver.lr=0.0501")) > 1e-5  # the control
+
+
+@pytest.mark.parametrize("normalization", ["valid", "release"])
+def test_parts_of_a_batch_count_like_devices(root, normalization):
+    """Each takes the mean over its own valid pixels."""
+    same = (UNEQUAL, f"solver.normalization={normalization}")
+    four = trained(root, 4, *same)
+    for devices, parts in ((1, 4), (2, 2)):
+        assert relative(four, trained(root, devices, *same, f"solver.accumulate={parts}")) < 1e-6
+    if normalization == "valid":
+        assert relative(four, trained(root, 1, *same)) > 1e-4
+
+
+def test_probabilities_of_parts_are_in_the_order_of_the_batch(root):
+    found = {}
+    for parts in (1, 4):
+        config = load_config(root / "tiny.cfg", [f"solver.accumulate={parts}"])
+        dataset = load_dataset(config.data.dataset)
+        batches = open_batches(config, dataset, root)
+        module = TrainingModule(
+            build_symbol(config, dataset), [mx.cpu()], batches.provide_data, batches.provide_label,
+            config.solver, initial_params(config, dataset), {}, Workers("dist_sync"), 1, 1, 0,
+            learns_bn=False,
+        )  # fmt: skip
+        found[parts] = module.step(batches.next(), 0).asnumpy()
+        batches.close()
+    assert found[4].shape == (4, 11, 16 * 24)
+    np.testing.assert_allclose(found[4], found[1], atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(root, tmp_path):
+    config = load_config(root / "tiny.cfg", ["solver.accumulate=3"])
+    dataset = load_dataset(config.data.dataset)
+    with pytest.raises(RunError, match=r"batch_size 4 .* by 1 devices in 3 parts"):
+        train(config, dataset, root, tmp_path / "out", [mx.cpu()], stop=StopWish())

@@ -122,6 +122,16 @@ def test_two_workers_over_ssh_equal_one_with_twice_the_batch(root, tmp_path, mon
 
 
 @pytest.mark.slow
+def test_two_workers_that_cut_their_batches_equal_one_that_does_not(root, tmp_path):
+    two = job(root, tmp_path / "two", *FROZEN, *SHORT, "--set=solver.accumulate=2")
+    assert two.returncode == 0, two.stderr
+    one = training.train(root, tmp_path / "one", *FROZEN, *SHORT, solver__batch_size=4)
+    assert one.returncode == 0, one.stderr
+    parameters = training.arrays(tmp_path / "two", LAST)
+    assert distance(parameters, training.arrays(tmp_path / "one", LAST)) < 1e-5
+
+
+@pytest.mark.slow
 def test_a_stopped_and_resumed_job_equals_one_started_by_hand(root, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -108,6 +108,21 @@ def test_two_stops_inside_one_epoch_and_one_at_its_end(root, unbroken, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_batch_in_parts_is_never_left_half_done(root, tmp_path):
+    """Stopped after its first update, killed within a later one, it ends with the same bits."""
+    parts = ("--set=solver.accumulate=2", "--set=solver.checkpoint_every=1")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert training.train(root, whole, *parts).returncode == 0
+    assert training.train(root, out, *parts, "--time-limit", "0").returncode == SAVED
+    process = training.start(root, out, *parts, "--resume")
+    wait_for(process, out, r"iteration-0000003\.params")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    expected = training.arrays(whole, LAST), training.log(whole)
+    assert_same(finish(root, out, *parts), expected)
+
+
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_and_says_why(root, unbroken, tmp_path):
     out = tmp_path / "out"
     for _ in range(2):

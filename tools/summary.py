@@ -24,7 +24,6 @@ import argparse
 import ast
 import json
 import math
-import re
 from dataclasses import dataclass
 
 import mxnet as mx
@@ -36,6 +35,7 @@ from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from train.atomic import atomic_write
+from train.memory import planned_bytes, training_bytes
 from train.network import build_symbol
 from tools.shared.options import parse_hw
 
@@ -61,10 +61,11 @@ def main(argv=None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--hw", help="HEIGHT,WIDTH of the input (default: data.crop_hw)")
     parser.add_argument("--symbol", type=Path, help="save the training graph as MXNet JSON here")
     options = parser.parse_args(argv)
-    config = load_config(options.config)
+    config = load_config(options.config, options.set)
     hw = parse_hw("--hw", options.hw) or config.data.crop_hw
     side = config.network.downsample
     if any(length % side for length in hw):
@@ -80,7 +81,8 @@ def main(argv=None) -> int:
     parameters = sum(layer.parameters for layer in layers)
     kept = sum(layer.activations for layer in layers)
     training, predicting = (planned_bytes(symbol, data_shape, req) for req in ("write", "null"))
-    batch = config.solver.batch_size
+    batch, parts = config.solver.batch_size, config.solver.accumulate
+    process = training_bytes(symbol, hw, max(1, batch // parts))
     for line in (
         f"parameters: {parameters / 1e6:.1f} M, {mega(parameters * BYTES)} MB; "
         f"with gradients and momentum {mega(COPIES * parameters * BYTES)} MB on every device",
@@ -88,6 +90,8 @@ def main(argv=None) -> int:
         f"activations: {mega(kept * BYTES)} MB an image if all were kept; MXNet plans "
         f"{mega(training)} MB to train, {mega(predicting)} MB to predict",
         f"a batch of {batch}: {mega(batch * training)} MB over all devices",
+        f"training on one CPU needs about {process / 1e9:.1f} GB"
+        + (f" in {parts} parts" if parts > 1 else ""),
     ):
         console.print(line, soft_wrap=True)
     if options.symbol:
@@ -126,12 +130,6 @@ def multiply_adds(node: dict, source: tuple[int, ...], output: tuple[int, ...]) 
     if node["op"] == "Deconvolution":
         return math.prod(source) * output[1] * taps
     return math.prod(output) * source[1] * taps
-
-
-def planned_bytes(symbol: mx.sym.Symbol, data_shape: tuple[int, ...], grad_req: str) -> int:
-    """Bytes that MXNet's memory planner reserves for everything but the parameters."""
-    executor = symbol.simple_bind(mx.cpu(), grad_req=grad_req, data=data_shape)
-    return int(re.findall(r"Total (\d+) MB allocated", executor.debug_str())[-1]) * 2**20
 
 
 def layers_table(layers: list[Layer], title: str) -> Table:

@@ -170,7 +170,7 @@ def allowed_cores(
 ) -> int:
     """Return how many cores this process may use: affinity and cgroup quota, rounded up."""
     cores = len(os.sched_getaffinity(0))
-    for folder in _cgroup_folders(cgroup_root, membership):
+    for folder in cgroup_folders("cpu", cgroup_root, membership):
         quota = _cgroup_quota(folder)
         if quota is not None:
             cores = min(cores, math.ceil(quota))
@@ -247,8 +247,10 @@ def _cpuinfo(field: str) -> str:
     return found[1] if found else ""
 
 
-def _cgroup_folders(root: Path, membership: Path) -> list[Path]:
-    """List this process's CPU cgroups, version 1 or 2, each with all of its ancestors.
+def cgroup_folders(controller: str, root: Path, membership: Path) -> list[Path]:
+    """List this process's cgroups for ``cpu`` or ``memory``, each with all of its ancestors.
+
+    They are of version 1 or 2.
 
     In a container the path can be the host's, with no such folder here; its ancestors up to the
     mount point still hold the container's own quota.
@@ -256,7 +258,7 @@ def _cgroup_folders(root: Path, membership: Path) -> list[Path]:
     folders = []
     for line in membership.read_text().splitlines() if membership.exists() else []:
         _, controllers, path = line.split(":", 2)
-        if controllers == "" or "cpu" in controllers.split(","):
+        if controllers == "" or controller in controllers.split(","):
             base = root / controllers
             group = base / path.lstrip("/")
             folders += [

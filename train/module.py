@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 
 import mxnet as mx
@@ -68,22 +69,27 @@ class TrainingModule:
         done: int,
         learns_bn: bool,
     ):
-        self._data, self._label, self._workers = data, label, workers
+        self._parts = solver.accumulate
+        self._data, self._label = (
+            _shortened(described, self._parts) for described in (data, label)
+        )
+        self._workers = workers
         self.learns_bn = learns_bn
         self._solver, self._length = solver, (iterations, epoch_length)
         self._frozen = _matching(solver.freeze, params[0])
         self._contexts = contexts
         _multiply_rates(symbol, params[0], solver)
         self._module = self._bound(symbol, params)
-        # The loss already is a mean on each device; the gradients of devices and synchronous
-        # workers are summed. The release divides that sum by the crops instead of the devices.
-        parts = solver.batch_size if solver.normalization == "release" else len(contexts)
+        # The loss already is a mean on each device; the gradients of devices, parts of a batch and
+        # synchronous workers are summed. The release divides that sum by the crops instead.
+        means = len(contexts) * self._parts
+        divisor = solver.batch_size if solver.normalization == "release" else means
         options = {
             "learning_rate": solver.lr,
             "momentum": solver.momentum,
             "wd": solver.weight_decay,
             "clip_gradient": solver.clip_gradient or None,
-            "rescale_grad": 1 / parts / (1 if workers.servers_update else workers.count),
+            "rescale_grad": 1 / divisor / (1 if workers.servers_update else workers.count),
         }
         if workers.servers_update:  # they count every worker's update
             lengths = (length * workers.count for length in self._length)
@@ -111,7 +117,7 @@ class TrainingModule:
             fixed_param_names=sorted(frozen),
             logger=log,
         )
-        module.bind(self._data, self._label)
+        module.bind(self._data, self._label, grad_req="add" if self._parts > 1 else "write")
         module.init_params(arg_params=params[0], aux_params=params[1])
         self._devices = module._exec_group.execs
         return module
@@ -130,12 +136,24 @@ class TrainingModule:
     def step(self, batch: mx.io.DataBatch, iteration: int) -> mx.nd.NDArray:
         """Train on a batch; return its probabilities (N, L, cells) from before the update.
 
-        ``iteration`` counts from 0.
+        With ``solver.accumulate`` the parts of the batch go through the network one after the
+        other, and one update follows from the sum of their gradients. ``iteration`` counts from 0.
         """
         self._optimizer.lr = learning_rate(self._solver, iteration, *self._length)
-        self._module.forward_backward(batch)
+        if self._parts == 1:
+            self._module.forward_backward(batch)
+            self._module.update()
+            return self._module.get_outputs()[0]
+        probabilities = []
+        for part in _cut(batch, self._parts):
+            self._module.forward_backward(part)
+            probabilities.append(self._module.get_outputs()[0].copy())  # the next overwrites it
         self._module.update()
-        return self._module.get_outputs()[0]
+        for device in self._devices:
+            for gradient in device.grad_dict.values():
+                if gradient is not None:
+                    gradient[:] = 0
+        return mx.nd.concat(*probabilities, dim=0)
 
     @property
     def lr(self) -> float:
@@ -215,6 +233,23 @@ class TrainingModule:
             for name, array in device.aux_dict.items():
                 if f"device{number}:{name}" in state:
                     state[f"device{number}:{name}"].copyto(array)
+
+
+def _shortened(described: list[mx.io.DataDesc], parts: int) -> list[mx.io.DataDesc]:
+    """Describe one part of a batch."""
+    return [
+        mx.io.DataDesc(one.name, (one.shape[0] // parts, *one.shape[1:]), one.dtype, one.layout)
+        for one in described
+    ]
+
+
+def _cut(batch: mx.io.DataBatch, parts: int) -> Iterator[mx.io.DataBatch]:
+    length = batch.data[0].shape[0] // parts
+    for start in range(0, parts * length, length):
+        end = start + length
+        yield mx.io.DataBatch(
+            [a[start:end] for a in batch.data], [a[start:end] for a in batch.label]
+        )
 
 
 def _multiply_rates(symbol: mx.sym.Symbol, names: Params, solver: Solver) -> None:

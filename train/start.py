@@ -24,18 +24,19 @@ from .run_dir import RunDir
 
 def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run: Path) -> None:
     """Raise ``RunError`` where the configuration does not suit devices, classes or the start."""
-    batch_size = config.solver.batch_size
-    if batch_size % len(contexts):
+    solver, devices = config.solver, len(contexts)
+    if solver.batch_size % (devices * solver.accumulate):
+        parts = f" in {solver.accumulate} parts (solver.accumulate)"
         raise RunError(
-            f"solver.batch_size {batch_size} cannot be shared equally by {len(contexts)} devices"
+            f"solver.batch_size {solver.batch_size} cannot be shared equally by {devices} devices"
+            + (parts if solver.accumulate > 1 else "")
         )
-    weights, classes = len(config.solver.class_weights), dataset.num_classes
+    weights, classes = len(solver.class_weights), dataset.num_classes
     if weights not in (0, classes):
         raise RunError(
             f"solver.class_weights: expected {classes} numbers, one for each class of "
             f"{dataset.name}, got {weights}"
         )
-    solver = config.solver
     if not (solver.init_from or solver.learn_bn_epochs or checkpoint.read_manifest(run)):
         raise RunError(
             "random weights learn next to nothing while BN statistics are fixed: start from "

@@ -36,6 +36,7 @@ def main(argv=None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="then save and end")
+    parser.add_argument("--ignore-memory", action="store_true", help="begin with too little, too")
     parser.add_argument("--print-config", action="store_true", help="show every key and stop")
     args = parser.parse_args(argv)
 
@@ -54,6 +55,7 @@ def main(argv=None) -> int:
         return train(
             config, dataset, args.data_root, out, devices,
             stop=stop, resume=args.resume, allow_changes=args.allow_changes,
+            ignore_memory=args.ignore_memory,
         )  # fmt: skip
 
 

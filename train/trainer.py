@@ -23,6 +23,7 @@ from .data import open_batches, open_split
 from .distributed.workers import Workers
 from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
+from .memory import check_training
 from .metrics import confusion_matrix, iou, mean_score
 from .module import TrainingModule
 from .network import build_symbol
@@ -46,6 +47,7 @@ def train(
     stop: StopWish,
     resume: bool = False,
     allow_changes: bool = False,
+    ignore_memory: bool = False,
 ) -> int:
     """Train ``config``'s network on a data set, in the run folder ``out``.
 
@@ -68,6 +70,8 @@ def train(
         Go on from the newest checkpoint in ``out``, if there is one.
     allow_changes : bool
         Resume with another configuration, data or number of devices, too.
+    ignore_memory : bool
+        Begin also where the estimated memory is not there.
 
     Returns
     -------
@@ -83,10 +87,12 @@ def train(
     with Workers(solver.kvstore) as workers:
         check(config, dataset, contexts, out)
         writes = workers.rank == 0
-        batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
         frames = None
         if config.data.val_split:
             frames = open_split(dataset, data_root, config.data.val_split)
+        frame_hw = frames.hw(0) if frames and writes else None
+        check_training(config, dataset, contexts, frame_hw, ignore_memory)
+        batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
         folder = run.open(config, dataset, resume, allow_changes) if writes else run.join()
         with closing(batches), folder, explained(config, out, data_root):
             progress, module = start(
