@@ -155,6 +155,9 @@ class Solver:
         1, "parts that each batch is computed in, one after the other: less memory", at_least=1
     )
     epochs: int = key(20, "visits of every patch", at_least=1, at_most=10**6)
+    stop_after: int = key(
+        0, "epochs without a better validation mIoU that end the run; 0: none do", at_least=0
+    )
     learn_bn_epochs: int = key(
         0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0
     )

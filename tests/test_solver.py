@@ -12,11 +12,14 @@ import mxnet as mx
 import numpy as np
 import pytest
 import training
+from tiny_run import make_run
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Solver
+from train.errors import RunError
 from train.initial import initial_params
+from train.run_dir import RunDir
 from train.schedule import learning_rate, server_scheduler
 
 LAST = "model-0003.params"
@@ -50,6 +53,40 @@ def test_it_says_how_it_goes(run):
     records = training.log(run)
     assert len([r for r in records if "val_miou" in r]) == 3
     assert [r["iteration"] for r in records if "loss" in r] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+
+
+def test_people_are_told_what_is_trained_how_it_goes_and_what_comes_next(root):
+    """Also which epoch is the best; ``--epoch best`` finds it. stop_after ends a run, for good."""
+    out = root / "still"
+    settings = ("--set=solver.lr=0", "--set=solver.stop_after=2", "--set=solver.epochs=9")
+    settings += ("--set=solver.learn_bn_epochs=1", "--set=solver.log_every=5")
+    ended = training.train(root, out, *settings)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"training tiny in {out}; loading MXNet")
+    for part in (
+        "ResNet-26, duc, 0.4 M parameters, on cpu(0); about 0.", "20 patches of camvid train; 3",
+        "9 of 5 iterations, 4 crops of 32x48", f"to {out}", "left 0:00:00 of the epoch",
+        "done after 3 epochs: 2 without a better validation mIoU (solver.stop_after)",
+        "best: epoch 1, validation mIoU", f"predict.py IMAGES --model {out} --epoch best",
+    ):  # fmt: skip
+        assert part in ended.stderr, part
+    records = [r for r in training.log(out) if "val_iou" in r]
+    assert len(records) == 3
+    first, second = (100 * r["val_iou"][0] for r in records[:2])
+    assert f"sky          {first:5.2f} %\n" in ended.stderr
+    assert f"sky          {second:5.2f} % ({second - first:+.2f})\n" in ended.stderr
+    assert RunDir(out).best_epoch() == RunDir(out).chosen_epoch("best") == 1
+    assert RunDir(out).chosen_epoch() == 3
+    again = training.train(root, out, "--resume", *settings)
+    assert again.returncode == 0, again.stderr
+    assert [r for r in training.log(out) if "val_iou" in r] == records
+
+
+def test_no_best_epoch_is_known_without_a_validation(tmp_path):
+    make_run(tmp_path / "run", epoch=2)
+    assert RunDir(tmp_path / "run").chosen_epoch() == 2
+    with pytest.raises(RunError, match="none is known as best"):
+        RunDir(tmp_path / "run").load_params("best")
 
 
 def test_learning_rate_is_the_papers_polynomial(run):

@@ -42,6 +42,8 @@ def test_a_training_shows_its_curves_and_what_it_predicts(tmp_path):
         found = [(step, value.simple_value) for step, value in seen[tag]]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert [step for step, _ in seen["val_miou"]] == [2, 4]  # two batches of four an epoch
+    sky = [r["val_iou"][0] for r in records if "val_iou" in r]
+    assert [value.simple_value for _, value in seen["val_iou/sky"]] == pytest.approx(sky)
     pictures = [value.image for number in (0, 1) for _, value in seen[f"validation/{number}"]]
     assert len(pictures) == 4
     assert {(p.height, p.width) for p in pictures} == {(40, 3 * 56)}

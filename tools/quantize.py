@@ -165,7 +165,7 @@ def main(argv=None) -> int:
             "calibrate with --images"
         )
     frames = open_split(run.dataset, args.data_root, split) if args.data_root else None
-    epoch = args.epoch if args.epoch is not None else RunDir(args.model).newest_epoch()
+    epoch = RunDir(args.model).chosen_epoch(args.epoch)
     if args.precision == "int8":
         images = calibration(args, run)
         made, in_float = best_int8(run, images, frames, args.max_loss)

@@ -46,6 +46,8 @@ class Progress:
     batches: int = 0  # of an epoch
     devices: int = 0
     workers: int = 1
+    validated: int = 0  # frames of a validation that was broken off
+    val_confusion: list[list[int]] = field(default_factory=list)  # of those frames
     exploded: int = 0  # latest iterations in a row whose loss was much too high
 
     @property
@@ -57,6 +59,15 @@ class Progress:
     def place(self) -> tuple[int, int, int]:
         """What is the same in all synchronous workers."""
         return self.epoch, self.batch, self.batches
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch after which :attr:`val_miou` was highest."""
+        return int(self.best.removeprefix(EPOCH)) if self.best else None
+
+    def set_best(self, epoch: int) -> None:
+        """Note the best epoch, 0 for none."""
+        self.best = f"{EPOCH}{epoch:04d}" if epoch else None
 
     @property
     def name(self) -> str:

@@ -176,7 +176,8 @@ def check_training(
     if frame_hw:
         side = config.network.downsample
         hw = [-(-length // side) * side for length in frame_hw]
-        validation = predicting_bytes(inference_graph(symbol), hw, dataset.num_classes)
+        predicting = inference_graph(build_symbol(config, dataset))
+        validation = predicting_bytes(predicting, hw, dataset.num_classes)
 
     def needed(crops: int, crop_hw: Sequence[int]) -> int:
         taken = training_bytes(symbol, crop_hw, crops, kind, devices) + validation

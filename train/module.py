@@ -191,6 +191,11 @@ class TrainingModule:
             for name, value in device.aux_dict.items()
         }
 
+    @property
+    def size(self) -> int:
+        """Count the weights."""
+        return sum(self._devices[0].arg_dict[name].size for name in self._module._param_names)
+
     def snapshot(self) -> tuple[tuple[Params, Params], Params]:
         """Return the parameters and the state for a checkpoint; every worker has to call this.
 

@@ -1,17 +1,26 @@
-"""What a run says while it trains: a bar on a terminal, lines elsewhere, ``log.jsonl`` always."""
+"""What a run says while it trains: a bar on a terminal, lines elsewhere, ``log.jsonl`` always.
+
+Scores are in percent for people, as ``tools/evaluate.py`` prints them, and from 0 to 1 in files.
+"""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
+from configs.schema import Solver
+
+from .checkpoint import Progress
 from .run_dir import RunDir
-from .tensorboard import Board
+from .tensorboard import PICTURES, Board, strip
+from .validation import ScoredFrame
 
 log = logging.getLogger("train")
 
@@ -26,23 +35,41 @@ class Reporter:
         workers of a distributed job but the first.
     epochs, iterations, done : int
         Length of the whole run, and the iterations that are done at the start.
+    classes : sequence of str
+        Names by train id.
+    palette : ndarray or None
+        (256, 3) uint8 RGB by train id, for pictures.
     """
 
-    def __init__(self, run: RunDir | None, epochs: int, iterations: int, done: int):
+    def __init__(
+        self,
+        run: RunDir | None,
+        epochs: int,
+        iterations: int,
+        done: int,
+        classes: Sequence[str] = (),
+        palette: Any = None,
+    ):
         self._run, self._epochs, self._iterations = run, epochs, iterations
+        self._classes, self._palette = classes, palette
+        self._before = run.last_validation() if run else None
         self._board = Board(run.path, done) if run else None
         console = Console(stderr=True)
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
+            TextColumn("{task.fields[scores]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=iterations, completed=done, scores="")
-        self._since, self._samples = time.monotonic(), 0
+        add = self._bar.add_task
+        length = max(1, iterations // epochs)
+        self._task = add("training", total=iterations, completed=done, scores="")
+        self._epoch = add("epoch", total=length, completed=done % length, scores="")
+        self._frames = add("validation", total=1, visible=False, scores="")
+        self._since, self._samples, self._steps = time.monotonic(), 0, 0
 
     def __enter__(self) -> Reporter:
         self._bar.start()
@@ -53,43 +80,88 @@ class Reporter:
         if self._board:
             self._board.close()
 
+    def say(self, *lines: str) -> None:
+        """Put lines into ``train.log`` and before people."""
+        for line in lines:
+            log.info("%s", line)
+            if not self._bar.disable:
+                self._bar.console.print(line, markup=False, highlight=False)
+
     def step(self, samples: int) -> None:
         """Count an iteration of so many samples."""
         self._samples += samples
+        self._steps += 1
         self._bar.advance(self._task)
+        self._bar.advance(self._epoch)
 
     def train(self, epoch: int, iteration: int, lr: float, loss: float, miou: float) -> None:
         """Report the training since the last report; ``epoch`` counts from 1."""
-        rate = self._samples / max(time.monotonic() - self._since, 1e-9)
-        self._since, self._samples = time.monotonic(), 0
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        rate, pace = self._samples / seconds, seconds / max(self._steps, 1)
+        self._since, self._samples, self._steps = time.monotonic(), 0, 0
         self._write(
             iteration,
             {"epoch": epoch, "iteration": iteration},
             {"lr": lr, "loss": loss, "train_miou": miou, "samples_per_second": round(rate, 3)},
         )
-        scores = f"loss {loss:.4f}  mIoU {miou:.3f}  {rate:.2f} samples/s"
+        scores = f"loss {loss:.4f}  mIoU {100 * miou:.1f} %  {rate:.2f} samples/s"
         self._bar.update(self._task, scores=scores)
+        of_epoch = epoch * (self._iterations // self._epochs) - iteration
+        left = (_duration(pace * n) for n in (of_epoch, self._iterations - iteration))
         log.info(
-            "epoch %d/%d  iteration %d/%d  lr %.3g  %s",
-            epoch, self._epochs, iteration, self._iterations, lr, scores,
+            "epoch %d/%d  iteration %d/%d  lr %.3g  %s  left %s of the epoch, %s of the run",
+            epoch, self._epochs, iteration, self._iterations, lr, scores, *left,
         )  # fmt: skip
 
-    def validation(self, epoch: int, iteration: int, scores: dict[str, Any]) -> None:
-        """Report the scores on the validation split after ``epoch`` epochs."""
-        self._write(iteration, {"epoch": epoch}, scores)
-        line = (
-            f"epoch {epoch}  validation mIoU {scores['val_miou']:.4f}  "
-            f"pixel accuracy {scores['val_pixel_accuracy']:.4f}"
+    def frame(self, iteration: int, number: int, frames: int, frame: ScoredFrame) -> None:
+        """Count a frame of the validation; TensorBoard shows the first few."""
+        self._bar.update(
+            self._frames, total=frames, completed=number + 1, visible=number + 1 < frames
         )
-        log.info(line)
-        if not self._bar.disable:
-            self._bar.console.print(line)
-        self._since, self._samples = time.monotonic(), 0
+        if self._board and number < PICTURES:
+            picture = strip(frame.image, frame.truth, frame.predicted, self._palette)
+            self._board.picture(iteration, f"validation/{number}", picture)
 
-    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
-        """Show a picture (H, W, 3) uint8 RGB in TensorBoard."""
+    def validation(self, epoch: int, iteration: int, scores: dict[str, Any]) -> None:
+        """Report the scores on the validation split after ``epoch`` epochs, class by class."""
+        self._write(iteration, {"epoch": epoch}, scores)
+        found = [(name, iou) for name, iou in zip(self._classes, scores["val_iou"])]
         if self._board:
-            self._board.picture(iteration, name, picture)
+            present = {f"val_iou/{name}": iou for name, iou in found if iou is not None}
+            self._board.scalars(iteration, present)
+        before = self._before or {"val_miou": None, "val_iou": [None] * len(found)}
+        width = max(map(len, self._classes), default=0)
+        self.say(
+            f"epoch {epoch}  validation mIoU {_change(scores['val_miou'], before['val_miou'])}  "
+            f"pixel accuracy {100 * scores['val_pixel_accuracy']:.2f} %",
+            *(
+                f"  {name:<{width}}  {_change(iou, old)}"
+                for (name, iou), old in zip(found, before["val_iou"])
+            ),
+        )
+        self._before = scores
+        self._bar.reset(self._epoch)
+        self._since, self._samples, self._steps = time.monotonic(), 0, 0
+
+    def end(self, progress: Progress, solver: Solver) -> None:
+        """Say how the run ended, where its results are, and what comes next."""
+        if self._run is None:
+            return
+        run = self._run.path
+        why = f"after {progress.epoch} epochs"
+        if progress.epoch < solver.epochs:
+            why += f": {solver.stop_after} without a better validation mIoU (solver.stop_after)"
+        lines = [f"done {why}; parameters, log.jsonl and tensorboard are in {run}"]
+        epoch = ""
+        if progress.best_miou is not None:
+            epoch = " --epoch best"
+            lines.append(
+                f"best: epoch {progress.best_epoch}, validation mIoU "
+                f"{100 * progress.best_miou:.2f} % ({progress.best}.params)"
+            )
+        lines.append(f"next: python tools/predict.py IMAGES --model {run}{epoch}")
+        lines.append(f"      python tools/report.py curves {run} --out curves.png")
+        self.say(*lines)
 
     def _write(self, iteration: int, place: dict[str, int], scores: dict[str, Any]) -> None:
         if self._run:
@@ -97,3 +169,16 @@ class Reporter:
         if self._board:
             numbers = {k: v for k, v in scores.items() if isinstance(v, float)}
             self._board.scalars(iteration, numbers)
+
+
+def _change(score: float | None, before: float | None) -> str:
+    """``47.31 % (+0.52)`` for a score 0..1 and the last one."""
+    if score is None:
+        return "    -"
+    change = "" if before is None else f" ({100 * (score - before):+.2f})"
+    return f"{100 * score:5.2f} %{change}"
+
+
+def _duration(seconds: float) -> str:
+    """``1 day, 2:03:04`` of a number of seconds, ``0:00:00`` at least."""
+    return str(datetime.timedelta(seconds=max(0, round(seconds))))

@@ -35,7 +35,7 @@ from configs.schema import Config
 
 from . import machine
 from .atomic import locked, remove_leftovers
-from .checkpoint import EPOCH, check_params, read_manifest
+from .checkpoint import EPOCH, MANIFEST, Progress, check_params, read_manifest
 from .digests import SUMS, check_listed, list_file, write_listed
 from .errors import RunError, reason
 from .network import build_symbol
@@ -178,9 +178,23 @@ class RunDir:
         """Name the parameters after ``epoch`` epochs."""
         return self.path / f"{EPOCH}{epoch:04d}.params"
 
-    def load_params(self, epoch: int | None = None) -> tuple[Params, Params]:
-        """Read the parameters after ``epoch`` epochs (the newest by default)."""
-        file = self.params_file(self.newest_epoch() if epoch is None else epoch)
+    def best_epoch(self) -> int:
+        """Return the epoch with the best validation score; ``RunError`` where none is known."""
+        entries = read_manifest(self.path) if (self.path / MANIFEST).is_file() else []
+        best = Progress(**entries[-1]["progress"]).best_epoch if entries else None
+        if best is None:
+            raise RunError(f"{self.path}: no epoch of it was validated, so none is known as best")
+        return best
+
+    def chosen_epoch(self, epoch: int | str | None = None) -> int:
+        """Return the number of an epoch, of ``"best"``, or of the newest (None)."""
+        if epoch == "best":
+            return self.best_epoch()
+        return self.newest_epoch() if epoch is None else int(epoch)
+
+    def load_params(self, epoch: int | str | None = None) -> tuple[Params, Params]:
+        """Read the parameters of an epoch; see :meth:`chosen_epoch`."""
+        file = self.params_file(self.chosen_epoch(epoch))
         if file.is_file() and not check_params(self.path, file.stem):
             check_listed(file)
         return read_params(file)
@@ -253,6 +267,11 @@ class RunDir:
         if not records:
             raise RunError(f"{file}: it is empty; nothing was logged yet")
         return records
+
+    def last_validation(self) -> dict[str, Any] | None:
+        """Return the newest record of a validation, None where there is none yet."""
+        records = self.read_log() if self.log_bytes else []
+        return next((record for record in reversed(records) if "val_iou" in record), None)
 
     @property
     def log_bytes(self) -> int:

@@ -31,6 +31,10 @@ def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run:
             f"solver.batch_size {solver.batch_size} cannot be shared equally by {devices} devices"
             + (parts if solver.accumulate > 1 else "")
         )
+    if solver.stop_after and solver.kvstore == "dist_async":
+        raise RunError(
+            "solver.stop_after needs workers that keep step: solver.kvstore is dist_async"
+        )
     weights, classes = len(solver.class_weights), dataset.num_classes
     if weights not in (0, classes):
         raise RunError(

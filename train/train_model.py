@@ -48,6 +48,7 @@ def main(argv=None) -> int:
     if args.data_root is None:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
     out = args.out or Path("runs") / args.config.stem
+    print(f"training {args.config.stem} in {out}; loading MXNet ...", flush=True)
     with StopWish(args.time_limit) as stop:  # from here on, loading MXNet takes a while
         devices = contexts(args.gpus, args.cpus)
         from train.trainer import train  # it loads MXNet, which has to know the threads before

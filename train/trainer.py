@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from contextlib import closing, suppress
@@ -30,9 +29,10 @@ from .network import build_symbol
 from .params import Params, join_params
 from .reporter import Reporter
 from .run_dir import RunDir
+from .segmenter import Segmenter
 from .start import check, start
 from .stop import SAVED, StopWish
-from .validation import validate
+from .validation import ScoredFrame, validate
 
 log = logging.getLogger("train")
 
@@ -91,7 +91,7 @@ def train(
         if config.data.val_split:
             frames = open_split(dataset, data_root, config.data.val_split)
         frame_hw = frames.hw(0) if frames and writes else None
-        check_training(config, dataset, contexts, frame_hw, ignore_memory)
+        memory = check_training(config, dataset, contexts, frame_hw, ignore_memory)
         batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
         folder = run.open(config, dataset, resume, allow_changes) if writes else run.join()
         with closing(batches), folder, explained(config, out, data_root):
@@ -100,13 +100,37 @@ def train(
             )
             iterations = solver.epochs * len(batches)
             reporter = Reporter(
-                run if writes else None, solver.epochs, iterations, progress.iteration
-            )
+                run if writes else None, solver.epochs, iterations, progress.iteration,
+                [row.name for row in dataset.train_classes], dataset.palette,
+            )  # fmt: skip
+            reporter.say(*_summary(config, batches, frames, module, contexts, memory, out))
             trainer = Trainer(
                 config, dataset, batches, frames, contexts[0], module, progress, reporter, run,
                 workers,
             )  # fmt: skip
             return 0 if trainer.fit(stop) else SAVED
+
+
+def _summary(
+    config: Config,
+    batches: SegmentationIter,
+    frames: Frames | None,
+    module: TrainingModule,
+    contexts: list[mx.Context],
+    memory: int,
+    out: Path,
+) -> list[str]:
+    """Say what is trained on what."""
+    data, solver, network = config.data, config.solver, config.network
+    scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
+    parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""
+    return [
+        f"training: ResNet-{network.depth}, {network.decoder}, {module.size / 1e6:.1f} M "
+        f"parameters, on {', '.join(map(str, contexts))}; about {memory / 1e9:.1f} GB of memory",
+        f"data: {len(batches.reader)} patches of {data.dataset} {data.train_split}{scored}",
+        f"epochs: {solver.epochs} of {len(batches)} iterations, {solver.batch_size} crops of "
+        f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}; everything goes to {out}",
+    ]
 
 
 @dataclass
@@ -129,20 +153,27 @@ class Trainer:
         self._in_step = False  # parameters and progress are of different iterations
 
     def fit(self, stop: StopWish) -> bool:
-        """Train until the last epoch, or until ``stop`` has a reason; return whether it is done."""
-        epochs = self.config.solver.epochs
+        """Train until the run is done, or until ``stop`` has a reason; return whether it is."""
         with self.reporter:
-            while self.progress.epoch < epochs:
+            while not self.done:
                 if not (self._train_epoch(stop) and self._end_epoch(stop)):
                     break
         if self.workers.count > 1:
             place = (self.workers.rank, self.workers.count, self.module.digest())
             log.info("worker %d of %d: parameters %08x", *place)
-        done = self.progress.epoch >= epochs
-        if not done:
+        if not self.done:
             why, iteration = stop.reason or "another worker", self.progress.iteration
             log.info("stopped by %s after iteration %d; saved, go on with --resume", why, iteration)
-        return done
+        elif self.workers.rank == 0:
+            self.reporter.end(self.progress, self.config.solver)
+        return self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or ``solver.stop_after`` of them brought no progress."""
+        solver, epoch, best = self.config.solver, self.progress.epoch, self.progress.best_epoch
+        stands_still = solver.stop_after and best and epoch - best >= solver.stop_after
+        return epoch >= solver.epochs or bool(stands_still)
 
     def _train_epoch(self, stop: StopWish) -> bool:
         """Train what is left of the epoch; False where a wish to stop ended it before."""
@@ -212,27 +243,29 @@ class Trainer:
             checkpoint.update_newest(self.run.path, progress, solver.keep_checkpoints)
         if self.module.learns_bn and progress.epoch >= solver.learn_bn_epochs:
             self.module.fix_bn(build_symbol(self.config, self.dataset, weighted=True), params)
+        if solver.stop_after:
+            # Only the first worker validates, and all have to end together.
+            progress.set_best(self.workers.from_first("best", progress.best_epoch or 0))
         return not self.workers.agree(stop.reason is not None)
 
     def _validate(self, params: tuple[Params, Params], stop: StopWish) -> bool:
         """Score the epoch; False where a wish to stop ended that early."""
-        progress = self.progress
-        scores = validate(
-            self.config,
-            self.dataset,
-            self.frames,
-            params,
-            self.context,
-            stop,
-            functools.partial(self.reporter.picture, progress.iteration),
-        )
+        progress, keep = self.progress, self.config.solver.keep_checkpoints
+        symbol = build_symbol(self.config, self.dataset)
+        segmenter = Segmenter(symbol, *params, self.config.network, self.context)
+        scores = validate(segmenter, self.frames, self.dataset, stop, progress, self._validated)
         if scores is None:
+            checkpoint.update_newest(self.run.path, progress, keep)
             return False
         self.reporter.validation(progress.epoch + 1, progress.iteration, scores)
         progress.val_miou = scores["val_miou"]
         if progress.best_miou is None or progress.val_miou > progress.best_miou:
             progress.best, progress.best_miou = progress.name, progress.val_miou
         return True
+
+    def _validated(self, number: int, frame: ScoredFrame) -> None:
+        self.workers.get_on()
+        self.reporter.frame(self.progress.iteration, number, len(self.frames), frame)
 
     def _save(self) -> tuple[Params, Params]:
         """Write a checkpoint and return its parameters; every worker has to call this."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import mxnet as mx
 import numpy as np
 
 from configs.datasets import DatasetSpec
-from configs.schema import Config
 from data_iter.frames import Frames
 from data_iter.labels import to_train_ids
 
+from .checkpoint import Progress
 from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
-from .network import build_symbol
-from .params import Params
-from .segmenter import PixelSegmenter, Segmenter
+from .segmenter import PixelSegmenter
 from .stop import StopWish
-from .tensorboard import PICTURES, strip
 
 
 class ScoredFrame(NamedTuple):
@@ -46,18 +42,17 @@ def score_frame(
 
 
 def validate(
-    config: Config,
-    dataset: DatasetSpec,
+    segmenter: PixelSegmenter,
     frames: Frames,
-    params: tuple[Params, Params],
-    context: mx.Context,
+    dataset: DatasetSpec,
     stop: StopWish,
-    show: Callable[[str, np.ndarray], None],
+    progress: Progress,
+    seen: Callable[[int, ScoredFrame], None],
 ) -> dict[str, Any] | None:
     """Predict every frame at its own size, single scale, and score it at full resolution.
 
-    ``show`` gets the name and a strip (h, 3 * w, 3) uint8 RGB of the first few: image, label and
-    prediction.
+    Where ``stop`` ends it early, ``progress`` keeps what was counted, and the next call goes on
+    from there. ``seen`` is called with the number of each frame and what became of it.
 
     Returns
     -------
@@ -66,15 +61,17 @@ def validate(
         ``val_miou`` (0..1, over the classes that occur), ``val_pixel_accuracy`` and ``val_iou``, a
         list by train id, None for a class that neither truth nor prediction has.
     """
-    segmenter = Segmenter(build_symbol(config, dataset), *params, config.network, context)
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
-    for number in range(len(frames)):
+    if progress.validated:
+        confusion += np.array(progress.val_confusion)
+    for number in range(progress.validated, len(frames)):
         if stop.reason:
+            progress.validated, progress.val_confusion = number, confusion.tolist()
             return None
-        image, truth, predicted, counts = score_frame(segmenter, frames, number, dataset)
-        if number < PICTURES:
-            show(f"validation/{number}", strip(image, truth, predicted, dataset.palette))
-        confusion += counts
+        frame = score_frame(segmenter, frames, number, dataset)
+        confusion += frame.confusion
+        seen(number, frame)
+    progress.validated, progress.val_confusion = 0, []
     classes = iou(confusion)
     return {
         "val_miou": mean_score(classes),

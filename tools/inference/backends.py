@@ -32,7 +32,7 @@ os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", "16")
 
 def load_segmenter(
     run_dir: Path,
-    epoch: int | None = None,
+    epoch: int | str | None = None,
     context: mx.Context | None = None,
     backend: str = "mxnet",
 ) -> tuple[PixelSegmenter, DatasetSpec]:
@@ -42,7 +42,7 @@ def load_segmenter(
     ----------
     run_dir : Path
         As ``train/train_model.py`` leaves it.
-    epoch : int, optional
+    epoch : int or "best", optional
         Of the parameters; the newest by default.
     context : Context, optional
         Where MXNet runs; the CPU by default.

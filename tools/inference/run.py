@@ -31,8 +31,8 @@ class RunParts:
     ready: bool
 
 
-def read_run(run_dir: Path, epoch: int | None = None) -> RunParts:
-    """Read a run folder: the parameters after ``epoch`` epochs, or the newest.
+def read_run(run_dir: Path, epoch: int | str | None = None) -> RunParts:
+    """Read a run folder: the parameters after ``epoch`` epochs, the ``"best"``, or the newest.
 
     Raises
     ------

@@ -17,7 +17,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)"
     )
-    parser.add_argument("--epoch", type=int, help="of the parameters (default: the newest)")
+    parser.add_argument(
+        "--epoch", type=_epoch, help="of the parameters: a number, or best (default: the newest)"
+    )
+
+
+def _epoch(text: str) -> int | str:
+    return text if text == "best" else int(text)
 
 
 def numbers(option: str, text: str, kind: str) -> tuple:

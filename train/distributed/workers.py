@@ -65,11 +65,15 @@ class Workers:
         Called once an iteration. Asynchronous workers decide alone.
         """
         self._steps += 1
-        if STEPS_FD in os.environ:
-            os.write(int(os.environ[STEPS_FD]), b"%d\n" % self._steps)
+        self.get_on()
         if self.kvstore is None or self.servers_update:
             return wish
         return bool(self.sum("stop", np.array([wish], np.float32))[0])
+
+    def get_on(self) -> None:
+        """Tell the launcher that this process does not stand still, as in a long validation."""
+        if STEPS_FD in os.environ:
+            os.write(int(os.environ[STEPS_FD]), b"%d\n" % self._steps)
 
     def gather(self, name: str, arrays: dict[str, mx.nd.NDArray]) -> list[dict[str, mx.nd.NDArray]]:
         """Collect float32 arrays of the same names and shapes from every worker, by rank, exactly.
@@ -90,6 +94,12 @@ class Workers:
             }
             for row in self.sum(name, table)
         ]
+
+    def from_first(self, name: str, value: int) -> int:
+        """Return worker 0's ``value`` in all synchronous workers; each must call it."""
+        if self.kvstore is None or self.servers_update:
+            return value
+        return int(self.sum(name, np.array([value if self.rank == 0 else 0], np.float32))[0])
 
     def check_equal(self, what: str, content: bytes) -> None:
         """Raise ``RunError`` unless all synchronous workers bring the same ``content``."""
