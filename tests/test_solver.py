@@ -17,6 +17,7 @@ from tiny_run import make_run
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Solver
+from train import checkpoint
 from train.errors import RunError
 from train.initial import initial_params
 from train.run_dir import RunDir
@@ -206,7 +207,7 @@ def test_only_the_newest_and_the_best_are_kept(root):
     out = root / "pruned"
     ended = training.train(root, out, solver__keep_checkpoints=1, solver__epochs=4)
     assert ended.returncode == 0, ended.stderr
-    manifest = json.loads((out / "checkpoints.json").read_text())
+    manifest = checkpoint.read_manifest(out)
     kept = {entry["name"] for entry in manifest}
     scores = [r["val_miou"] for r in training.log(out) if "val_miou" in r]
     assert kept == {"model-0004", f"model-{int(np.argmax(scores)) + 1:04d}"}
