@@ -53,6 +53,10 @@ def test_every_key_that_it_sets_exists():
         assert name in SECTIONS[section].__dataclass_fields__, key
 
 
+def test_each_set_has_one_key():
+    assert not re.findall(r"--set[ =]\S+ +\w+\.\w+=", TEXT)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
