@@ -39,6 +39,7 @@ setup(
         "configs": ["*.cfg"],
         "configs.datasets": ["*.yaml"],
         "tools.reporting": ["*.j2"],
+        "tools.weights": ["*.yaml"],
     },
     python_requires=">=3.9,<3.12",  # NumPy 1.23 has no build for 3.12, pandas 2.1 none for 3.8
     install_requires=[

@@ -242,6 +242,15 @@ def test_an_onnx_file_becomes_a_run_folder(small, rename, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+def test_the_zoos_int8_file_is_told_apart(tmp_path, capsys):
+    node = onnx.helper.make_node("QLinearConv", [*"abcdefgh"], ["y"])
+    graph = onnx.helper.make_graph([node], "duc", [], [])
+    onnx.save(onnx.helper.make_model(graph), str(tmp_path / "int8.onnx"))
+    error = error_of(capsys, "onnx", tmp_path / "int8.onnx", "--out", tmp_path / "x")
+    assert "an int8 network (QLinearConv)" in error and "-12.onnx" in error
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.slow
 def test_a_full_size_onnx_export_of_the_release_comes_back(tmp_path):
     config = load_config(convert_weights.RELEASE)

@@ -334,6 +334,7 @@ def test_a_run_begins_from_the_parameters_of_another(run, root, tmp_path):
                            solver__learn_bn_epochs=0)  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "loaded" in ended.stderr
+    assert ended.stderr.count("the batch-norm statistics") == 1  # whether they suit the images
     trained = training.arrays(run, LAST)
     assert training.same(training.arrays(out, "model-0002.params"), trained)
 

@@ -1,6 +1,10 @@
 r"""Bring pretrained weights into this project's names.
 
-  python tools/convert_weights.py pytorch resnet101s.safetensors --out resnet101s.params
+  python tools/convert_weights.py list
+  python tools/convert_weights.py pytorch hub:timm/resnet101s.gluon_in1k --out resnet101s.params
+  python tools/convert_weights.py pytorch resnet101.npz --out resnet101.params
+  python tools/convert_weights.py check resnet101.params --images DIR --set network.KEY=VALUE ...
+  python tools/convert_weights.py recalibrate resnet101.params --images DIR --out true.params
   python tools/convert_weights.py gluoncv resnet101_v1s --out resnet101_v1s.params
   python tools/convert_weights.py gluoncv resnet101_v1 --params FILE --out resnet101_v1.params
   python tools/convert_weights.py release ResNet_101_DUC_HDC-0040.params --out runs/release
@@ -22,6 +26,11 @@ onnx      the parameters of the ONNX model zoo's ResNet101-DUC-7.onnx (260,681,7
           Both have the network of configs/release.cfg, or of --config. predict.py, export_onnx.py
           and solver.init_from take run folders. They were trained on Cityscapes, whose terms allow
           non-commercial use.
+check     compares the batch norms' stored statistics with those of photographs, read in the order
+          and with the mean of --config and --set (give the options that the conversion printed):
+          weights of another channel order, scale or mean stand out. Where they are folded into
+          gamma and beta (0 and 1), it can't be told.
+recalibrate  gives folded ones true statistics: the same function, now fit for learning BN.
 
 Only parameters are taken over, never a graph.
 """
@@ -40,25 +49,87 @@ import argparse
 import re
 from collections.abc import Callable
 
-from configs.datasets import load_dataset
+import mxnet as mx
+import yaml
+
+from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
+from configs.schema import Config
 from tools.weights.backbone import Backbone
 from tools.weights.gluoncv import NAMES, read_zoo
+from tools.weights.hub import PREFIX, fetch
 from tools.weights.onnx_params import read_onnx_params
+from tools.weights.photographs import (
+    check_backbone,
+    find_photographs,
+    read_photographs,
+    recalibrate,
+)
 from tools.weights.pytorch import read_pytorch
 from train.network import build_symbol, check_params
 from train.params import Params, join_params, read_params, save_arrays
 from train.run_dir import new_run
 from train.machine import PROJECT
+from train.statistics import are_folded, measure, stored, verdict
 
-RELEASE = PROJECT / "configs" / "release.cfg"
+BASE, RELEASE = (PROJECT / "configs" / name for name in ("base.cfg", "release.cfg"))
+SOURCES = PROJECT / "tools" / "weights" / "sources.yaml"
+
+
+def list_sources(args: argparse.Namespace) -> int:
+    """Print every source of weights that is known."""
+    for row in yaml.safe_load(SOURCES.read_text(encoding="utf-8")):
+        print(f"{row['source']}")
+        print(f"    {row['convert']:9} {row['fits']}")
+        print(f"    {row['mb']} MB; licence: {row['licence']}; {row['state']} ({row['reported']})")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Say whether weights belong to a preprocessing."""
+    config, dataset, params = measured_network(args)
+    batches = list(read_photographs(find_photographs(args.images, args.count), config))
+    print(f"{args.params}: {verdict(config, dataset, params, batches, mx.cpu())}")
+    return 0
+
+
+def recalibrated(args: argparse.Namespace) -> int:
+    """Write weights with true statistics."""
+    check_suffix(args.out)
+    config, dataset, params = measured_network(args)
+    files = find_photographs(args.images, args.count)
+    measured = measure(
+        build_symbol(config, dataset), params, stored(params[1]),
+        read_photographs(files, config), mx.cpu(),
+    )  # fmt: skip
+    recalibrate(params, measured, config.network.bn_eps)
+    save_arrays(args.out, join_params(*params))
+    print(f"{args.out}: the same function, with batch-norm statistics of {len(files)} images")
+    return 0
+
+
+def measured_network(
+    args: argparse.Namespace,
+) -> tuple[Config, DatasetSpec, tuple[Params, Params]]:
+    """Read the parameters of ``recalibrate`` and ``check``, and the network that they are of."""
+    config = load_config(args.config, args.set)
+    dataset, params = load_dataset(config.data.dataset), read_params(args.params)
+    symbol = build_symbol(config, dataset)
+    check_backbone(symbol, params, args.params, config.network.downsample)
+    return config, dataset, params
 
 
 def pytorch(args: argparse.Namespace) -> int:
     """Convert a checkpoint of PyTorch's."""
     check_suffix(args.out)
-    backbone, params, notes = read_pytorch(args.file)
+    file = fetch(args.file) if args.file.startswith(PREFIX) else Path(args.file)
+    backbone, params, notes = read_pytorch(file)
+    if are_folded(stored(params[1])):
+        notes.append(
+            "batch-norm statistics are folded (0 and 1): fit for training with BN fixed; before "
+            "it is learned give them true ones (convert_weights.py recalibrate)"
+        )
     for note in notes:
         print(f"{args.file}: {note}")
     return write_backbone(args.out, backbone, params)
@@ -118,7 +189,7 @@ def main(argv=None) -> int:
 
     other = kind("pytorch", pytorch, "a ResNet of torchvision, timm or transformers")
     other.add_argument(
-        "file", type=Path, help=".safetensors or .npz; .pth where torch is installed"
+        "file", help=".safetensors or .npz; .pth where torch is installed; or hub:OWNER/NAME"
     )
     other.add_argument("--out", type=Path, required=True, metavar="FILE.params")
     zoo = kind("gluoncv", gluoncv, "ImageNet weights of the GluonCV model zoo")
@@ -130,6 +201,18 @@ def main(argv=None) -> int:
         other.add_argument("file", type=Path)
         other.add_argument("--config", type=Path, default=RELEASE, help="default: release.cfg")
         other.add_argument("--out", type=Path, required=True, metavar="RUN_DIR")
+    for name, run, meaning in (
+        ("check", check, "do weights belong to this preprocessing?"),
+        ("recalibrate", recalibrated, "true batch-norm statistics for folded ones"),
+    ):
+        other = kind(name, run, meaning)
+        other.add_argument("params", type=Path, metavar="FILE.params")
+        other.add_argument("--images", type=Path, required=True, metavar="DIR", help="photographs")
+        other.add_argument("--count", type=int, default=300, help="of them at most (300)")
+        other.add_argument("--config", type=Path, default=BASE, help="default: base.cfg")
+        other.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    other.add_argument("--out", type=Path, required=True, metavar="FILE.params")
+    kind("list", list_sources, "every known source: what it fits, size, licence, link")
     args = parser.parse_args(argv)
     return args.run(args)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import mxnet as mx
@@ -11,7 +12,7 @@ from configs.datasets import DatasetSpec
 from configs.schema import Config
 from data_iter.segmentation_iter import SegmentationIter
 
-from . import checkpoint
+from . import checkpoint, statistics
 from .checkpoint import Progress
 from .distributed.workers import Workers
 from .errors import RunError
@@ -20,6 +21,9 @@ from .module import TrainingModule
 from .network import build_symbol, check_params
 from .params import Params, split_params
 from .run_dir import RunDir
+
+log = logging.getLogger("train")
+LOOKED_AT, SIDE = 4, 256  # crops of the first batch, and pixels of each side of their middles
 
 
 def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run: Path) -> None:
@@ -84,6 +88,8 @@ def start(
     else:
         progress = Progress()
         params = initial_params(config, dataset)
+        if config.solver.source and workers.rank == 0:
+            log.info("%s: %s", config.solver.source, _agreement(config, dataset, batches, params))
     progress = dataclasses.replace(progress, **here)
     if workers.rank == 0:
         checkpoint.begin(run.path)
@@ -107,3 +113,17 @@ def start(
     )
     module.check_equal(progress.place)
     return progress, module
+
+
+def _agreement(
+    config: Config,
+    dataset: DatasetSpec,
+    batches: SegmentationIter,
+    params: tuple[Params, Params],
+) -> str:
+    """Say whether start parameters belong to the images, by a few crops on the CPU."""
+    data = batches.next().data[0][:LOOKED_AT].asnumpy()
+    batches.seek(0, 0)
+    top, left = (max(0, (side - SIDE) // 2) for side in data.shape[2:])
+    middle = data[:, :, top : top + SIDE, left : left + SIDE]
+    return statistics.verdict(config, dataset, params, [middle], mx.cpu())

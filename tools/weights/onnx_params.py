@@ -17,6 +17,7 @@ from train.network import param_shapes
 from train.params import Params
 
 BN_INPUTS = ("gamma", "beta", "moving_mean", "moving_var")  # of ONNX BatchNormalization, after X
+INT8 = {"QLinearConv", "ConvInteger", "QuantizeLinear", "DequantizeLinear"}
 LAYERS = ("Conv", "ConvTranspose", "BatchNormalization")  # operators whose inputs are parameters
 
 
@@ -78,6 +79,12 @@ def _load(path: Path) -> onnx.ModelProto:
         model = onnx.load(str(path))
     except (OSError, DecodeError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as an ONNX file ({error})") from None
+    quantised = {node.op_type for node in model.graph.node} & INT8
+    if quantised:
+        raise RunError(
+            f"{path}: an int8 network ({min(quantised)}), whose parameters are rounded; take the "
+            "float file, ResNet101-DUC-7.onnx or -12.onnx"
+        )
     if not model.graph.node:
         raise RunError(f"{path}: not an ONNX file, or an empty one")
     return model
