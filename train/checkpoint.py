@@ -82,7 +82,7 @@ def begin(folder: Path) -> None:
 
     Parameters without a manifest can then not be mistaken for a first save that was cut short.
     """
-    if not read_manifest(folder):
+    if not (folder / MANIFEST).is_file():
         write_manifest(folder, [])
 
 
