@@ -36,7 +36,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["configs*", "symbols*", "data_iter*", "train*", "tools*"]),
     package_data={
-        "configs": ["*.cfg"],
+        "configs": ["*.cfg", "studies/*"],
         "configs.datasets": ["*.yaml"],
         "tools.reporting": ["*.j2"],
         "tools.weights": ["*.yaml"],

@@ -1,0 +1,208 @@
+"""A study from its file to its table: in real processes, killed and resumed; and its arithmetic."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from training import PROJECT, write_frames
+
+from tools import study as command  # the room is tools.studies
+from tools.studies.measures import gridding, size_counts, size_ious
+from tools.studies.plan import read_study
+from tools.studies.results import RESULTS, append_result, read_results
+from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
+from tools.studies.table import tabulate
+from train.errors import RunError
+
+STUDY = """
+question: does it run
+base: tiny.cfg
+seeds: [1, 2]
+watch: [building]
+rows:
+  - {name: duc, paper: 74.3}
+  - name: bilinear
+    paper: 72.3
+    compare: duc
+    set: {network.decoder: bilinear, data.scales: [1]}
+"""
+
+
+def write_study(folder, text=STUDY):
+    (folder / "tiny.cfg").exists() or (folder / "tiny.cfg").write_text("[network]\ndepth = 26\n")
+    file = folder / "small.yaml"
+    file.write_text(text)
+    return file
+
+
+def line(study, row, seed, **more):
+    signature = study.row(row).signature
+    return {"study": study.name, "row": row, "seed": seed, "signature": signature, **more}
+
+
+def test_a_row_is_its_base_with_its_settings(tmp_path):
+    duc, bilinear = read_study(write_study(tmp_path)).rows
+    assert (duc.config.network.decoder, duc.config.network.depth) == ("duc", 26)
+    assert bilinear.config.network.decoder == "bilinear"
+    assert bilinear.config.data.scales == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seeds: [1, 2]", "seeds: [1, 1]", "1 stands there twice"),
+        ("question:", "qestion:", "unknown key 'qestion'"),
+        ("base: tiny.cfg", "metric: mean_iou", "has no base"),
+        ("name: bilinear", "name: duc", "another row is named 'duc'"),
+        ("compare: duc", "compare: dux", "compare 'dux'"),
+        ("network.decoder", "network.decodr", "did you mean 'decoder'"),
+        ("paper: 74.3", "network: other", "network 'other'"),
+        ("paper: 74.3", "paper: high", "paper: found 'high'"),
+    ],
+)
+def test_a_wrong_study_file_gets_one_sentence(tmp_path, capsys, old, new, said):
+    assert old in STUDY
+    file = write_study(tmp_path, STUDY.replace(old, new))
+    assert command.main(["table", str(file), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "small.yaml" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "configs/studies").glob("*.yaml")), ids=str)
+def test_the_studies_of_the_project_can_be_read(file):
+    study = read_study(file)
+    assert len({(row.signature, row.network) for row in study.rows}) == len(study.rows)
+
+
+def test_a_change_invalidates_the_rows_that_it_changes_and_no_other(tmp_path, capsys):
+    study = read_study(write_study(tmp_path))
+    for row in ("duc", "bilinear"):
+        append_result(tmp_path, line(study, row, 1, score=0.5))
+    file = write_study(tmp_path, STUDY.replace("scales: [1]", "scales: [2]"))
+    changed = read_study(file)
+    with pytest.raises(RunError, match="line 2: row 'bilinear' was run with other settings"):
+        read_results(tmp_path, changed)
+    assert command.drop_changed(tmp_path, changed) == 1
+    assert list(read_results(tmp_path, changed)) == [("duc", 1)]
+
+
+def test_a_half_written_line_is_no_result(tmp_path):
+    study = read_study(write_study(tmp_path))
+    append_result(tmp_path, line(study, "duc", 1, score=0.5))
+    with (tmp_path / RESULTS).open("a") as file:
+        file.write('{"study": "sma')
+    assert list(read_results(tmp_path, study)) == [("duc", 1)]
+    append_result(tmp_path, line(study, "duc", 2, score=0.5))
+    assert list(read_results(tmp_path, study)) == [("duc", 1), ("duc", 2)]
+
+
+def test_statistics_are_those_of_the_textbook():
+    assert spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert spread([4.0]) == (4.0, None) and t_interval([4.0]) is None
+    # t(0.975, 2) = 4.3027: 2 -+ 4.3027 / sqrt(3)
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+
+
+def test_the_bootstrap_finds_no_spread_where_there_is_none():
+    counts = np.zeros((2, 3, 2, 3), int)
+    counts[:, :, 0] = [6, 2, 2]  # IoU 0.6; class 1 does not occur
+    better = counts.copy()
+    better[:, :, 0] = [8, 1, 1]
+    assert mean_ious(counts.sum(axis=1)) == pytest.approx([0.6, 0.6])
+    assert bootstrap_interval(counts, better, 50) == pytest.approx((0.2, 0.2))
+    better[0, 0, 0] = [0, 5, 5]
+    low, high = bootstrap_interval(counts, better, 200)
+    assert low < 0.1 < high
+
+
+def test_gridding_is_all_of_a_checkerboard_and_nothing_of_a_wide_region():
+    y, x = np.mgrid[:64, :96]
+    board = ((y // 4 + x // 4) % 2).astype(np.uint8)  # feature pixels of 4: period 8
+    corners = 4 * 8 * 8 / (64 * 96)  # have no neighbours a period away on both sides
+    assert gridding(board, [8]) == pytest.approx(1 - corners)
+    assert gridding(board, [16]) == 0  # half a period away is the same colour again
+    assert gridding(np.zeros((64, 96), np.uint8), [8, 16]) == 0
+    assert gridding((x >= 40).astype(np.uint8), [8, 16]) == 0
+    stripe = np.zeros((64, 96), np.uint8)
+    stripe[:, 40:44] = 1  # one pole is no grid
+    assert gridding(stripe, [8]) == 0
+    half = board.copy()
+    half[:, 48:] = 0
+    assert 0.4 < gridding(half, [8]) < 0.6
+
+
+def test_regions_are_counted_by_their_size():
+    truth = np.zeros((100, 120), np.uint8)  # 12,000 pixels: small below 12, medium below 120
+    truth[10:12, 10:15] = 1  # 10 pixels: small
+    truth[50:70, 50:70] = 1  # 400: large
+    truth[:, 119] = 255
+    prediction = np.zeros_like(truth)
+    prediction[10, 10:15] = 1  # half of the small one
+    prediction[50:70, 50:70] = 1
+    prediction[80:85, 80:85] = 1  # 25 wrong pixels: medium
+    prediction[:, 119] = 1  # not counted
+    counts = size_counts(truth, prediction, 2)
+    assert counts[:, 1].tolist() == [[5, 5, 0], [0, 0, 25], [400, 0, 0]]
+    assert counts.sum() == np.sum(truth < 2) + np.sum((truth != prediction) & (truth < 2))
+    only_class_1 = counts * [[[0], [1]]]
+    assert size_ious(only_class_1) == {"small": 0.5, "medium": None, "large": 1.0}
+
+
+def test_the_table_pairs_seeds_and_says_what_is_missing(tmp_path, capsys):
+    study = read_study(write_study(tmp_path, STUDY.replace("[1, 2]", "[1, 2, 3]")))
+    ious = {"ious": {"building": 0.25}}
+    for seed, duc, bilinear in ((1, 0.5, 0.4), (2, 0.6, 0.7)):
+        append_result(tmp_path, line(study, "duc", seed, score=duc, **ious))
+        append_result(tmp_path, line(study, "bilinear", seed, score=bilinear, **ious))
+    append_result(tmp_path, line(study, "bilinear", 3, failed="no memory"))
+    duc, bilinear = tabulate(study, read_results(tmp_path, study))
+    assert (duc["mean"], duc["n"]) == (pytest.approx(55), 2)
+    assert bilinear["failed_seeds"] == [3] and bilinear["pairs"] == 2
+    assert bilinear["difference"] == pytest.approx(0, abs=1e-9)
+    assert bilinear["paper_difference"] == pytest.approx(-2)
+    assert command.main(["table", str(study.path), "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "2 of 3 (failed: seed 3)" in text and "25.00" in text
+    assert (tmp_path / "table.md").read_text() == text
+    assert {"table.csv", "table.json", "table.png"} <= {f.name for f in tmp_path.iterdir()}
+
+
+def start(file, data, out):
+    return subprocess.Popen(
+        [sys.executable, str(PROJECT / "tools/study.py"), "run", str(file),
+         "--data-root", str(data), "--out", str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_and_ends_with_an_equal_table(tmp_path, capsys):
+    data = write_frames(tmp_path / "data", train=8)
+    file = write_study(data, STUDY.replace("[1, 2]", "[1]"))
+    tables = []
+    for out in (tmp_path / "whole", tmp_path / "killed"):
+        first = start(file, data, out)
+        if out.name == "killed":
+            while not list(out.glob("runs/bilinear-*/log.jsonl")) and first.poll() is None:
+                time.sleep(0.05)
+            first.send_signal(signal.SIGKILL)
+            first.communicate()
+            done = (out / RESULTS).read_text()
+            assert done.count("\n") == 1  # duc is finished, bilinear is not
+            time.sleep(1)  # the trainer, which the kernel has told, saves and ends
+            first = start(file, data, out)
+        said = first.communicate(timeout=250)[0]
+        assert first.returncode == 0, said
+        if out.name == "killed":
+            assert (out / RESULTS).read_text().startswith(done)  # the finished run stays
+        assert command.main(["table", str(file), "--out", str(out)]) == 0
+        tables.append(capsys.readouterr().out)
+        lines = [json.loads(text) for text in (out / RESULTS).read_text().splitlines()]
+        assert [entry["row"] for entry in lines] == ["duc", "bilinear"]
+        assert 0 < lines[0]["score"] < 1
+    assert tables[0] == tables[1]
