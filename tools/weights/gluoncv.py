@@ -82,9 +82,9 @@ def read_zoo(name: str, file: Path | None) -> tuple[Backbone, tuple[Params, Para
     """
     backbone = zoo_backbone(name)
     if file is None:
-        from gluoncv.model_zoo.model_store import get_model_file
-
         try:
+            from gluoncv.model_zoo.model_store import get_model_file  # refuses PyTorch 2 beside it
+
             file = Path(get_model_file(name))
         except Exception as error:  # whatever gluoncv and its network library raise
             cause = " ".join(str(error).split())
