@@ -10,6 +10,7 @@ import pytest
 import training
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tiny_run import make_run
 
 from tools import report
 from train.run_dir import RunDir
@@ -50,6 +51,28 @@ def test_a_training_shows_its_curves_and_what_it_predicts(tmp_path):
     image = np.array(Image.open(io.BytesIO(pictures[0].encoded_image_string)))
     frame = cv2.imread(str(root / "images/val/00.png"))[:, :, ::-1]
     np.testing.assert_array_equal(image[:, :56], frame)
+
+
+def test_runs_are_compared_by_what_differs(tmp_path, capsys):
+    for name, cell, scores in (("a", 2, (0.25, 0.5, 0.375)), ("b", 4, (0.75,)), ("c", 2, ())):
+        run = make_run(tmp_path / name, cell=cell)
+        for epoch, score in enumerate(scores, start=1):
+            run.log(epoch=epoch, iteration=epoch, loss=1.0, samples_per_second=float(epoch))
+            run.log(epoch=epoch, val_miou=score)
+        if not scores:
+            run.log(epoch=1, iteration=1, loss=1.0)
+    folders = [str(tmp_path / name) for name in "abc"]
+    assert report.main(["runs", *folders, "--csv", str(tmp_path / "runs.csv")]) == 0
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert lines[0] == "run,network.cell,best mIoU %,best epoch,last mIoU %,epochs,samples/s"
+    assert lines[1:] == [
+        f"{folders[1]},4,75.0,1,75.0,1,1.0",
+        f"{folders[0]},2,50.0,2,37.5,3,2.0",
+        f"{folders[2]},2,,,,1,",
+    ]
+    assert capsys.readouterr().out.count("network.cell") == 3
+    assert report.main(["runs", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
 
 
 def test_a_resumed_run_hides_the_events_that_it_repeats(tmp_path):

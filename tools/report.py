@@ -5,11 +5,13 @@ r"""Make one self-contained HTML page of an evaluated folder of predictions, or 
   python tools/report.py --dataset kitti --images training/image_2 --ground-truth training \
       --predictions results --out report.html
   python tools/report.py curves runs/duc_hdc runs/baseline --out curves.png
+  python tools/report.py runs runs/duc_hdc runs/baseline --csv runs.csv
 
 The page needs no network: the score table beside the paper's, IoU bars and confusion matrix, and
 the best and the worst images with input, ground truth, prediction, errors and CRF result side by
 side, to be sorted, filtered by class and walked through by keyboard, on a phone too. ``curves``
-draws loss, learning rate and mIoU of one or more runs.
+draws loss, learning rate and mIoU of one or more runs; ``runs`` says what differs in their
+configurations, and what came of them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 
 from configs.datasets import load_dataset
 from tools.reporting.curves import draw_curves
+from tools.reporting.runs import SCORES, compare, write_csv
 from tools.shared.parallel import in_threads
 from tools.shared.pictures import colours, data_uri, error_map, shrink
 from tools.reporting.evaluation import Evaluation, KittiEvaluation
@@ -117,7 +120,7 @@ def render(evaluation: Evaluation, title: str, count: int) -> str:
 @command
 def main(argv=None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not argv or argv[0] not in ("page", "curves", "-h", "--help"):
+    if not argv or argv[0] not in ("page", "curves", "runs", "-h", "--help"):
         argv = ["page", *argv]
     args = _parser().parse_args(argv)
     return args.run(args)
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="page|curves")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="page|curves|runs")
     page = commands.add_parser("page", help="of an evaluated folder (where no command is given)")
     page.set_defaults(run=_page)
     add = page.add_argument
@@ -145,6 +148,10 @@ def _parser() -> argparse.ArgumentParser:
     curves.set_defaults(run=_curves)
     curves.add_argument("runs", nargs="+", type=Path, help="run folders")
     curves.add_argument("--out", default=Path("curves.png"), type=Path, metavar="FILE")
+    runs = commands.add_parser("runs", help="what differs between runs, and what came of them")
+    runs.set_defaults(run=_runs)
+    runs.add_argument("runs", nargs="+", type=Path, help="run folders")
+    runs.add_argument("--csv", type=Path, metavar="FILE", help="write the table there too")
     return parser
 
 
@@ -164,6 +171,18 @@ def _page(args: argparse.Namespace) -> int:
 def _curves(args: argparse.Namespace) -> int:
     draw_curves(args.runs, args.out)
     print(f"{args.out}: {len(args.runs)} run{'s' if len(args.runs) > 1 else ''}")
+    return 0
+
+
+def _runs(args: argparse.Namespace) -> int:
+    rows = compare(args.runs)
+    for row in rows:
+        for column, value in row.items():
+            text = f"{value:.2f}" if isinstance(value, float) and column in SCORES else value
+            print(f"{column:<24} {'-' if text is None else text}")
+        print()
+    if args.csv:
+        write_csv(args.csv, rows)
     return 0
 
 
