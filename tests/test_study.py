@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
-from training import PROJECT, write_frames
+from training import PROJECT, TINY, write_frames
 
+from configs.datasets import load_dataset
+from tools import make_toy_data
 from tools import study as command  # the room is tools.studies
 from tools.studies.measures import gridding, size_counts, size_ious
 from tools.studies.plan import read_study
 from tools.studies.results import RESULTS, append_result, read_results
 from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
 from tools.studies.table import tabulate
+from train.data import open_batches
 from train.errors import RunError
 
 STUDY = """
@@ -206,3 +210,31 @@ def test_a_study_that_is_killed_goes_on_and_ends_with_an_equal_table(tmp_path, c
         assert [entry["row"] for entry in lines] == ["duc", "bilinear"]
         assert 0 < lines[0]["score"] < 1
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_roads_are_scored_from_above(tmp_path):
+    made = ("--layout", "kitti", "--size", "64,208", "--frames", "15")
+    assert make_toy_data.main(["--out", str(tmp_path / "toy"), *made]) == 0
+    (tmp_path / "tiny.cfg").write_text(TINY)
+    settings = "{data.dataset: kitti, solver.epochs: 2}"
+    text = "base: tiny.cfg\nmetric: max_f\nseeds: [0]\nrows:\n  - {name: road, set: %s}\n"
+    file = write_study(tmp_path, text % settings)
+    process = start(file, tmp_path / "toy/data_road", tmp_path / "out")
+    said = process.communicate(timeout=250)[0]
+    assert process.returncode == 0, said
+    (entry,) = tabulate(read_study(file), read_results(tmp_path / "out", read_study(file)))
+    assert 0 < entry["mean"] <= 100 and 0 < entry["ap"] <= 100
+
+
+def test_rows_of_a_seed_see_the_same_crops(tmp_path):
+    data = write_frames(tmp_path / "data", train=8)
+    text = STUDY.replace("data.scales: [1]", "network.dilation: none")
+    duc, bilinear = read_study(write_study(data, text)).rows
+    first, second = (
+        open_batches(row.config, load_dataset("camvid"), data) for row in (duc, bilinear)
+    )
+    with closing(first), closing(second):
+        for _ in range(2):
+            one, other = (batches.next().data[0].asnumpy() for batches in (first, second))
+            assert np.array_equal(one, other) and one.std() > 1

@@ -7,9 +7,9 @@ r"""Run a comparison, rows x seeds, and tabulate it with error bars.
 'run' trains each row with each seed and scores the parameters after the last epoch;
 OUT/results.json gets a line a run. Stopped or killed at any moment, the same command goes on, and
 no finished run is repeated. Several processes may share a folder; --num-parts and --part-index
-share the runs between machines, whose results.json are then joined with cat. 'table' writes table.md,
-.csv, .json and .png beside the results. --dry-run trains each row for some seconds to tell time
-and memory.
+share the runs between machines, whose results.json are then joined with cat. 'table' writes
+table.md, .csv, .json and .png beside the results. --dry-run trains each row for some seconds to
+tell time and memory.
 """
 
 from __future__ import annotations
