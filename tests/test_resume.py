@@ -1,6 +1,5 @@
 """A run that is interrupted and resumed ends with the bits of one that is not."""
 
-import json
 import os
 import re
 import signal
@@ -88,7 +87,7 @@ def test_killed_again_and_again_it_still_ends_with_the_same_bits(root, tmp_path)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         killed += 1
-        for entry in json.loads((out / "checkpoints.json").read_text()):
+        for entry in checkpoint.read_manifest(out):
             assert (out / f"{entry['name']}.params").is_file()
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

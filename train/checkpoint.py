@@ -78,12 +78,11 @@ class Progress:
 
 
 def begin(folder: Path) -> None:
-    """Write an empty manifest, if there is none.
+    """Write an empty manifest.
 
     Parameters without a manifest can then not be mistaken for a first save that was cut short.
     """
-    if not (folder / MANIFEST).is_file():
-        write_manifest(folder, [])
+    write_manifest(folder, [])
 
 
 def save(

@@ -90,9 +90,10 @@ def start(
         params = initial_params(config, dataset)
         if config.solver.source and workers.rank == 0:
             log.info("%s: %s", config.solver.source, _agreement(config, dataset, batches, params))
+        if workers.rank == 0:
+            checkpoint.begin(run.path)
     progress = dataclasses.replace(progress, **here)
     if workers.rank == 0:
-        checkpoint.begin(run.path)
         run.describe(config, dataset)
         run.note_start(contexts, config.experiment.seed)
         run.cut_log(progress.log_bytes)
