@@ -14,7 +14,7 @@ PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed-$(BUILD)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check bench lock
+.PHONY: help demo embedded test lint format check bench lock
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -30,6 +30,22 @@ demo: $(INSTALLED)  ## train a small network on generated streets, score it and 
 	$(PY) tools/predict.py demo/data/leftImg8bit/val --out demo/embedded
 	@echo "The data is in demo/data, the run in demo/run, its overlays in demo/predictions;"
 	@echo "demo/embedded holds what the network in models/, trained on real streets, makes of the same."
+
+# Both trainings go on where they were broken off; a finished one ends at once.
+EMBEDDED = runs/embedded
+TRAIN = $(PY) train/train_model.py --config configs/camvid.cfg --data-root "$(CAMVID)" --resume
+embedded: $(INSTALLED)  ## train the network in models/ (CAMVID=DIR WEIGHTS=FILE: see models/README.md)
+	$(call need, test -d "$(CAMVID)/images/train" && test -f "$(WEIGHTS)", \
+	  give CAMVID=DIR with images and labels and WEIGHTS=FILE of ResNet-18: see models/README.md)
+	mkdir -p $(EMBEDDED)
+	test -f $(EMBEDDED)/imagenet.params || $(PY) tools/convert_weights.py pytorch "$(WEIGHTS)" \
+	  --out $(EMBEDDED)/imagenet.params
+	test -f $(EMBEDDED)/start.params || $(PY) tools/convert_weights.py recalibrate \
+	  $(EMBEDDED)/imagenet.params --images "$(CAMVID)/images/train" --config configs/camvid.cfg \
+	  --set network.stages=5 --out $(EMBEDDED)/start.params
+	$(TRAIN) --out $(EMBEDDED)/warm --set solver.init_from=$(EMBEDDED)/start.params \
+	  --set 'solver.freeze=conv*' --set solver.learn_bn_epochs=0 --set solver.lr=0.1 --set solver.epochs=3
+	$(TRAIN) --out $(EMBEDDED)/camvid --set solver.init_from=$(EMBEDDED)/warm
 
 test: $(INSTALLED)  ## run every test
 	$(PY) -m pytest

@@ -1,4 +1,4 @@
-"""Damage images as other cameras, weather and compression do: how robust is a network?
+"""Damage images as other cameras, weather and compression do, to see how robust a network is.
 
 Six of the kinds of Hendrycks and Dietterich, "Benchmarking neural network robustness to common
 corruptions and perturbations" (ICLR 2019), at one strength each: pure functions of an (H, W, 3)
