@@ -12,6 +12,7 @@ import pytest
 import training
 
 from configs.datasets import load_dataset
+from train import checkpoint
 
 LAST = "model-0003.params"
 SAVED = 75
