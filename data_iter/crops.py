@@ -105,6 +105,11 @@ class CropReader:
         """Count the patches of an epoch."""
         return len(self._visits)
 
+    @property
+    def long_side(self) -> int:
+        """Median length of the images' longer sides in pixels."""
+        return int(np.median([max(hw) for _, hw, _ in self._visits]))
+
     def order(self, epoch: int) -> np.ndarray:
         """Return the shuffled indices of ``epoch``'s patches."""
         return np.random.default_rng((self._seed, epoch)).permutation(len(self))

@@ -1,5 +1,6 @@
-r"""Score predictions with a benchmark's official protocol.
+r"""Score predictions, or a network, with a benchmark's official protocol.
 
+  python tools/evaluate.py --model runs/duc_hdc --data-root cityscapes --split val
   python tools/evaluate.py --dataset cityscapes --ground-truth gtFine/val --predictions results
   python tools/evaluate.py --dataset camvid --ground-truth labels/val --predictions results
   python tools/evaluate.py --dataset voc --ground-truth SegmentationClass --predictions results \
@@ -9,7 +10,8 @@ r"""Score predictions with a benchmark's official protocol.
 Predictions are 8-bit PNGs of train ids or official label ids. KITTI road is scored in bird's-eye
 view from 8-bit confidence PNGs (0..255) or saved probability maps, either in the image's
 perspective or as 800x400 bird's-eye views. A missing, extra, wrong-sized or out-of-range prediction
-is an error.
+is an error. With --model the network's predictions are scored as they come, to the same digits;
+--epoch all does so for every epoch whose parameters are in the run folder.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 if not __package__:  # run as a file: make the project importable, and only the project
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from train.runtime import command  # isort: skip  # sets thread counts before anything loads
+from train.runtime import command, contexts  # isort: skip  # sets thread counts before anything loads
 
 import argparse
 import json
@@ -30,9 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.datasets import load_dataset
+from configs.errors import ConfigError
 from tools.scoring.folder import score_folder
+from tools.shared.options import read_epoch
 from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
+from train.errors import RunError
 
 
 def print_scores(result: dict[str, Any], console: Console) -> None:
@@ -111,16 +116,69 @@ def _percent(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.2f}"
 
 
+FOLDERS = ("dataset", "ground_truth", "predictions")
+
+
+def check_together(args: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` unless the options name predictions, or a model and its data."""
+    given = [name for name in (*FOLDERS, "names", "values") if getattr(args, name)]
+    if args.model and (given or not args.data_root):
+        raise ConfigError(
+            "--model needs --data-root, and goes without "
+            + ", ".join(map(option, given or FOLDERS))
+        )
+    missing = [name for name in FOLDERS if not getattr(args, name)]
+    if not args.model and missing:
+        raise ConfigError(f"{option(missing[0])} is needed, or --model with --data-root")
+
+
+def option(name: str) -> str:
+    """Write an option as on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def score_model(args: argparse.Namespace, epoch: int | str) -> dict[str, Any]:
+    """Score the parameters of one epoch."""
+    # These load MXNet, which scoring files does without.
+    from tools.inference.predictor import load
+    from tools.scoring.network import score_network
+
+    network = load(args.model, epoch=epoch, context=contexts(args.gpus)[0])
+    return score_network(network, args.data_root, args.split)
+
+
+def score_epochs(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    """Score every epoch of a run folder; print a line each."""
+    from train.run_dir import RunDir
+
+    epochs = RunDir(args.model).epochs()
+    if not epochs:
+        raise RunError(f"{args.model}: a run folder with parameters is needed for --epoch all")
+    results = []
+    for epoch in epochs:
+        result = {"epoch": epoch, **score_model(args, epoch)}
+        mean = result["mean_iou"] if "mean_iou" in result else result["categories"][-1]["max_f"]
+        what = "mIoU" if "mean_iou" in result else "MaxF"
+        console.print(f"epoch {epoch}: {what} {_percent(mean)} %", highlight=False)
+        results.append(result)
+    return results
+
+
 @command
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--dataset", required=True, help="cityscapes, kitti, voc, camvid, or one's own .yaml table"
+        "--dataset", help="cityscapes, kitti, voc, camvid, or one's own .yaml table"
     )
-    parser.add_argument("--ground-truth", required=True, type=Path, help="folder of label files")
-    parser.add_argument("--predictions", required=True, type=Path, help="folder of predictions")
+    parser.add_argument("--ground-truth", type=Path, help="folder of label files")
+    parser.add_argument("--predictions", type=Path, help="folder of predictions")
+    parser.add_argument("--model", type=Path, help="run folder or ONNX file to score")
+    parser.add_argument("--epoch", default="last", metavar="best|last|all|N", help="of --model")
+    parser.add_argument("--data-root", type=Path, help="folder of the data set, for --model")
+    parser.add_argument("--split", default="val", help="of --data-root (default: val)")
+    parser.add_argument("--gpus", help="number of the GPU for --model (default: the first, if any)")
     parser.add_argument("--names", type=Path, help="file with the frames to score, one a line")
     parser.add_argument(
         "--values",
@@ -130,14 +188,22 @@ def main(argv=None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     args = parser.parse_args(argv)
 
-    result = score_folder(
-        load_dataset(args.dataset),
-        args.ground_truth,
-        args.predictions,
-        read_frames(args.names, args.ground_truth),
-        args.values,
-    )
-    print_scores(result, Console())
+    check_together(args)
+    console = Console()
+    if args.model and args.epoch == "all":
+        result = score_epochs(args, console)
+    elif args.model:
+        result = score_model(args, read_epoch(args.epoch))
+        print_scores(result, console)
+    else:
+        result = score_folder(
+            load_dataset(args.dataset),
+            args.ground_truth,
+            args.predictions,
+            read_frames(args.names, args.ground_truth),
+            args.values,
+        )
+        print_scores(result, console)
     if args.json:
         with atomic_write(args.json) as temporary:
             temporary.write_text(json.dumps(result), encoding="utf-8")

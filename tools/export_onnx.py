@@ -34,7 +34,7 @@ from tools.inference.backends import require
 from tools.inference.images import find_images
 from tools.inference.onnx import difference, export
 from tools.inference.run import read_run
-from tools.shared.options import add_model, parse_hw
+from tools.shared.options import add_model, parse_hw, read_epoch
 from train.atomic import atomic_write
 from train.errors import RunError
 
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
     images = [smooth_noise()]
     if args.images:
         images = [read_image(path) for path in find_images(args.images, args.out)[0][:COMPARED]]
-    run = read_run(args.model, args.epoch)
+    run = read_run(args.model, read_epoch(args.epoch))
     with atomic_write(args.out) as temporary:
         export(run, temporary, args.batch, hw, args.pixels)
         onnx.checker.check_model(str(temporary), full_check=True)

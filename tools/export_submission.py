@@ -34,10 +34,11 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.errors import DataError
-from data_iter.image_files import read_image, read_label, read_size
+from data_iter.image_files import read_label, read_size
 from tools.submission.archives import SubmissionError, check_archive, write_archive
 from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.scoring.classes import values_kind
+from tools.shared.options import add_epoch, read_epoch
 from tools.shared.parallel import in_threads
 from tools.shared.pairs import files, frame_name, index
 from tools.scoring.kitti import read_confidence, road_class, road_frame, road_maps
@@ -84,21 +85,22 @@ def road_pictures(dataset: DatasetSpec, predictions: Path, samples: list[Sample]
 
 
 def model_pictures(
-    dataset: DatasetSpec, run_dir: Path, samples: list[Sample], gpus: str | None
+    dataset: DatasetSpec, run_dir: Path, epoch: int | str, samples: list[Sample], gpus: str | None
 ) -> Pictures:
     """Let a model segment the images of ``samples``, one at a time, when each is asked for."""
     # Loads MXNet, which folders and checks do without.
-    from tools.inference.backends import load_segmenter
+    from tools.inference.predictor import load
 
-    segmenter, learnt = load_segmenter(run_dir, context=contexts(gpus)[0])
+    network = load(run_dir, epoch=epoch, context=contexts(gpus)[0], long_side=None)
+    learnt = network.dataset
     if learnt.train_classes != dataset.train_classes:
         raise RunError(f"{run_dir}: its classes are those of {learnt.name}, not of {dataset.name}")
 
     def label_ids(image: Path) -> np.ndarray:
-        return dataset.train_to_label[segmenter.labels(read_image(image))]
+        return dataset.train_to_label[network.labels(image)]
 
     def road(image: Path) -> np.ndarray:
-        probability = segmenter.probabilities(read_image(image))[road_class(dataset)]
+        probability = network.probabilities(image)[road_class(dataset)]
         return from_above(np.rint(255 * probability).astype(np.uint8), image, image)
 
     if dataset.layout == "kitti":
@@ -147,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--model", type=Path, help="run folder that segments --data-root's images")
     source.add_argument("--predictions", type=Path, help="folder of predictions")
     source.add_argument("--check", type=Path, metavar="FILE", help="check this archive")
+    add_epoch(parser)
     add("--data-root", type=Path, help="the data set's folder")
     add("--split", default="test", help="split of --data-root (default: test)")
     add("--out", type=Path, metavar="FILE", help="the archive, .zip or (voc) .tar")
@@ -178,7 +181,9 @@ def main(argv=None) -> int:
             if problems:
                 raise SubmissionError(str(args.check), problems)
         elif args.model:
-            pictures = model_pictures(dataset, args.model, samples, args.gpus)
+            pictures = model_pictures(
+                dataset, args.model, read_epoch(args.epoch), samples, args.gpus
+            )
             write_archive(args.out, benchmark, pictures, threads=1)  # the network uses all cores
         elif dataset.layout == "kitti":
             write_archive(args.out, benchmark, road_pictures(dataset, args.predictions, samples))

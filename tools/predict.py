@@ -1,13 +1,21 @@
-r"""Segment an image, or every image in a folder.
+r"""Segment images, folders of images, videos, or what a camera sees.
 
-  python tools/predict.py image.png
-  python tools/predict.py FOLDER --model runs/duc_hdc --out results
+  python tools/predict.py image.png other.jpg FOLDER "more/**/*.png"
+  python tools/predict.py FOLDER --model runs/duc_hdc --epoch best --out results
   python tools/predict.py FOLDER --scales 0.5,0.75,1,1.25,1.5,2 --flip --save-probabilities
   python tools/predict.py FOLDER --num-parts 4 --part-index 0 --resume
+  python tools/predict.py drive.mp4 --every 5 --legend
+  find . -name "*.png" | python tools/predict.py -
 
-Each image NAME.* gives NAME.png, an 8-bit palette PNG of train ids in the image's size, and
-NAME_overlay.jpg for the eye. Images may have any size. Without --model the embedded network
-answers, which was trained on CamVid.
+A source is a file, a folder, a pattern, a list file (.txt, a name on each line), - for names on
+standard input, a video, or the number of a camera. Each image NAME.* gives NAME.png, an 8-bit
+palette PNG of train ids in the image's size, and NAME_overlay.jpg for the eye; a video gives
+NAME_overlay.mp4, and with --save-labels a folder NAME_labels. Ctrl-C leaves a film that can be
+played. Images may have any size. --model is a run folder or an ONNX file of export_onnx.py; without
+it the embedded network answers, which was trained on CamVid.
+
+--long-side auto (the default) shows the network an image at the size of its training images where
+the image is more than 1.5 times as large or as small; results have the image's own size.
 
 --tile H,W bounds the memory that a large image takes. With an overlap of twice the network's
 receptive radius or more, and scales in steps of 1/4, the result is that of the whole image;
@@ -25,40 +33,35 @@ if not __package__:  # run as a file: make the project importable, and only the 
 from train.runtime import command, contexts  # isort: skip  # first: sets threads before MXNet loads
 
 import argparse
-import functools
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
 from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
-from configs.loader import load_config
-from data_iter.image_files import exif_orientation, read_image
+from configs.schema import Crf
+from data_iter.errors import DataError
+from data_iter.image_files import exif_orientation, read_image, read_size
 from data_iter.listing import shortened
-from tools.inference.averaging import TILE_STEP, Averager
-from tools.inference.backends import BACKENDS, fastest_backend, load_segmenter
-from tools.inference.images import (
-    Refine,
-    find_images,
-    is_predicted,
-    overlapped,
-    segment,
-    write_result,
-)
-from tools.shared.options import add_model, numbers, parse_hw
+from tools.inference.averaging import TILE_STEP
+from tools.inference.backends import BACKENDS, fastest_backend
+from tools.inference.images import Refine, is_predicted, overlapped, segment, write_result
+from tools.inference.predictor import Predictor, load
+from tools.inference.sources import Sources, find_sources
+from tools.inference.video import Film, segment_film
+from tools.shared.options import add_model, numbers, parse_hw, read_epoch
 from tools.shared.parallel import processes
 
 
 @contextmanager
-def crf_process(run_dir: Path) -> Iterator[Refine]:
-    """Give the CRF of a run's configuration, at work beside the network in a process of its own."""
+def crf_process(crf: Crf) -> Iterator[Refine]:
+    """Give the CRF, at work beside the network in a process of its own."""
     from tools.inference.dense_crf import refine  # needs pydensecrf
 
-    crf = load_config(run_dir / "config.cfg").crf
     with processes(1) as pool:
         yield lambda image, probabilities: pool.submit(refine, image, probabilities, crf)
 
@@ -79,26 +82,31 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("images", type=Path, help="an image, or a folder with images, at any depth")
+    add("sources", nargs="+", help="images, folders, patterns, lists, -, videos, cameras")
     add_model(parser)
     add("--out", type=Path, default=Path("predictions"), help="default: ./predictions")
+    add("--long-side", default="auto", metavar="auto|off|N", help="at which images are seen")
     add("--scales", default="1", help="sizes to average over, as in 0.75,1,1.25 (default: 1)")
     add("--flip", action="store_true", help="average with the mirror image too")
     add("--tile", metavar="H,W", help=f"largest piece, multiples of {TILE_STEP}")
     add("--overlap", type=int, help="of tiles (default: 2 receptive radii, at most half a tile)")
     add("--crf", action="store_true", help="refine with the CRF of the model's configuration")
+    add("--legend", action="store_true", help="show the classes' names and colours in overlays")
     add("--save-probabilities", action="store_true", help="NAME.npz, 16 bits a class and pixel")
+    add("--every", type=int, default=1, metavar="N", help="of a video, take one frame of N")
+    add("--save-labels", action="store_true", help="of a video, the frames' label files too")
+    add("--on-bad", choices=("stop", "skip"), default="stop", help="at an unreadable image")
     add("--num-parts", type=int, default=1, help="share the images between that many machines")
     add("--part-index", type=int, default=0, help="which share is this one's, from 0")
     add("--resume", action="store_true", help="skip images whose results are there and whole")
     backends = ("mxnet", *BACKENDS, "auto")
-    add("--backend", choices=backends, default="mxnet", help="auto: the fastest that is installed")
+    add("--backend", choices=backends, help="default: mxnet, of ONNX files onnxruntime")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
 
 
-def choose_images(args: argparse.Namespace) -> list[Path]:
-    """List the images that are this call's to segment."""
+def choose_sources(args: argparse.Namespace) -> Sources:
+    """Find the images that are this call's to segment, and the videos."""
     if args.num_parts < 1:
         raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
     if not 0 <= args.part_index < args.num_parts:
@@ -106,13 +114,26 @@ def choose_images(args: argparse.Namespace) -> list[Path]:
             f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
             f"--num-parts {args.num_parts}"
         )
-    images, others = find_images(args.images, args.out)
+    if args.every < 1:
+        raise ConfigError(f"--every {args.every}: expected at least 1")
+    images, videos, others = find_sources(args.sources, args.out)
     if others:
         print(f"left out, not images by their names: {shortened(others)}")
+    if videos and (args.crf or args.save_probabilities):
+        raise ConfigError("--crf and --save-probabilities: not for videos")
     images = images[args.part_index :: args.num_parts]
     if args.resume:
         images = [p for p in images if not is_done(p, args.out, args.save_probabilities)]
-    return images
+    return Sources(images, videos, others)
+
+
+def read_long_side(text: str) -> int | str | None:
+    """Read the value of ``--long-side``."""
+    if text in ("auto", "off"):
+        return text if text == "auto" else None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--long-side {text}: expected auto, off or a number of pixels")
+    return int(text)
 
 
 def is_done(image: Path, out: Path, probabilities: bool) -> bool:
@@ -130,42 +151,116 @@ def print_turned(images: list[Path]) -> None:
         print(f"{turned[0]}{others}: the EXIF rotation is not applied; save such images upright")
 
 
+def print_resizing(images: list[Path], network: Predictor) -> None:
+    """Say so where the network sees images at another size than their own."""
+    for image in images[:1]:
+        height, width = read_size(image)
+        factor = network.factor(np.empty((height, width, 0)))
+        if factor != 1:
+            print(
+                f"{image}: {width}x{height}, seen at {round(width * factor)}x"
+                f"{round(height * factor)}, the training images' scale (--long-side off: its own)"
+            )
+
+
+def segment_images(
+    images: list[Path], network: Predictor, args: argparse.Namespace, console: Console
+) -> list[str]:
+    """Segment image files; return what is wrong with those that were skipped."""
+    bad: list[str] = []
+
+    def read(path: Path) -> np.ndarray | None:
+        try:
+            return read_image(path)
+        except DataError as error:
+            if args.on_bad == "stop":
+                raise
+            bad.append(str(error))
+            return None
+
+    with crf_process(network.config.crf) if args.crf else nullcontext() as refine:
+
+        def compute(image: np.ndarray | None):
+            keep = args.save_probabilities
+            return None if image is None else segment(image, network, refine, keep)
+
+        def write(path: Path, image: np.ndarray | None, result) -> np.ndarray | int:
+            if image is None:
+                return 0
+            return write_result(path, image, result, args.out, network.dataset, args.legend)
+
+        results = overlapped(images, read, compute, write)
+        alone = len(images) == 1
+        counts = sum(track(results, "segmenting", len(images), disable=alone, console=console))
+    if len(bad) < len(images):
+        print_shares(counts, network.dataset, console)
+    return bad
+
+
+def segment_video(
+    source: Path | int, network: Predictor, args: argparse.Namespace, console: Console
+) -> None:
+    """Segment a video, with progress in frames per second."""
+    name = f"camera{source}" if isinstance(source, int) else source.stem
+    out = args.out / f"{name}_overlay.mp4"
+    labels_to = args.out / f"{name}_labels" if args.save_labels else None
+    with closing(Film(source)) as film, Progress(console=console, transient=True) as progress:
+        if labels_to:
+            labels_to.mkdir(exist_ok=True)
+        total = -(-film.promised // args.every) or None
+        task = progress.add_task(name, total=total)
+        counts = np.zeros(network.dataset.num_classes, np.int64)
+        done = 0
+        for frame in segment_film(film, out, network, args.every, labels_to, args.legend):
+            counts, done = counts + frame, done + 1
+            speed = progress.tasks[0].speed or 0
+            progress.update(task, advance=1, description=f"{name}, {speed:.1f} frames a second")
+    print_shares(counts, network.dataset, console)
+    print(f"{out}: {done} frames")
+    if total and done < total:
+        raise DataError(f"{film.name}: {total} frames announced, {done} readable (truncated?)")
+
+
 @command
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     scales = numbers("--scales", args.scales, "float")
-    tile = parse_hw("--tile", args.tile)
-    images = choose_images(args)
-    if not images:
+    tile_hw, long_side = parse_hw("--tile", args.tile), read_long_side(args.long_side)
+    epoch = read_epoch(args.epoch)
+    images, videos, _ = choose_sources(args)
+    if not images and not videos:
         print("nothing left to segment")
         return 0
-    context = contexts(args.gpus)[0]
-    backend = args.backend
+    context, backend = contexts(args.gpus)[0], args.backend
     if backend == "auto":
         backend = fastest_backend(args.model, context)
         print(f"computing with {backend}")
-    segmenter, dataset = load_segmenter(args.model, args.epoch, context, backend)
-    averager = Averager(segmenter, scales, args.flip, tile, args.overlap)
+    network = load(
+        args.model, epoch=epoch, backend=backend, context=context,
+        scales=scales, flip=args.flip, tile_hw=tile_hw, overlap=args.overlap, long_side=long_side,
+    )  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
+    averager = network.averager
     if not averager.exact:
         print(
             f"tiles overlap by {averager.overlap} pixels, the network sees {averager.radius} far: "
             "pixels near the seams may differ from those of the whole image (they don't with an "
             "overlap of twice as far and scales in steps of 1/4)"
         )
-    print_turned(images)
-    write = functools.partial(write_result, out=args.out, dataset=dataset)
     console = Console()
-    alone = len(images) == 1
-    with crf_process(args.model) if args.crf else nullcontext() as refine:
-        compute = functools.partial(
-            segment, averager=averager, refine=refine, keep=args.save_probabilities
-        )
-        results = overlapped(images, read_image, compute, write)
-        counts = sum(track(results, "segmenting", len(images), disable=alone, console=console))
-    print_shares(counts, dataset, console)
-    print(f"{len(images)} segmented, in {args.out}")
-    return 0
+    bad: list[str] = []
+    if images:
+        if args.on_bad == "stop":
+            print_turned(images)
+            print_resizing(images, network)
+        bad = segment_images(images, network, args, console)
+    for video in videos:
+        segment_video(video, network, args, console)
+    for sentence in bad:
+        print(f"skipped: {sentence}", file=sys.stderr)
+    if images:
+        print(f"{len(images) - len(bad)} segmented, in {args.out}")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

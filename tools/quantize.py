@@ -51,7 +51,7 @@ from tools.inference.quantization import (
     write_inference_run,
 )
 from tools.inference.run import RunParts, read_run
-from tools.shared.options import add_model
+from tools.shared.options import add_model, read_epoch
 from train.data import open_split
 from train.errors import RunError
 from train.metrics import iou, mean_score
@@ -156,7 +156,8 @@ def main(argv=None) -> int:
         raise RunError(f"{args.out}: exists already; name another --out")
     if args.precision == "bf16":
         require_bf16()
-    original = read_run(args.model, args.epoch)
+    epoch = RunDir(args.model).chosen_epoch(read_epoch(args.epoch))
+    original = read_run(args.model, epoch)
     run = folded(original)
     split = run.config.data.val_split
     if args.data_root and not split:
@@ -165,7 +166,6 @@ def main(argv=None) -> int:
             "calibrate with --images"
         )
     frames = open_split(run.dataset, args.data_root, split) if args.data_root else None
-    epoch = RunDir(args.model).chosen_epoch(args.epoch)
     if args.precision == "int8":
         images = calibration(args, run)
         made, in_float = best_int8(run, images, frames, args.max_loss)

@@ -5,6 +5,7 @@
 ``model-symbol.json``   the graph, for other programs; this project rebuilds it from the config
 ``inference-symbol.json``  only in folders that ``tools/quantize.py`` makes: the graph that predicts
 ``inference-int8.onnx``  in such a folder too: the int8 network for other libraries
+``images.json``         the size of the training images, which ``predict.py --long-side auto`` uses
 ``model-0020.params``   parameters after 20 epochs, in MXNet's format and naming
 ``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
 ``SHA256SUMS``          digests of what is read again and not in that list: :mod:`train.digests`
@@ -43,6 +44,7 @@ from .params import Params, join_params, read_params, save_arrays
 
 PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
 LOG = "log.jsonl"
+IMAGES = "images.json"
 LOCK = ".lock"
 INFERENCE_SYMBOL = "inference-symbol.json"
 INFERENCE_ONNX = "inference-int8.onnx"
@@ -187,10 +189,10 @@ class RunDir:
         return best
 
     def chosen_epoch(self, epoch: int | str | None = None) -> int:
-        """Return the number of an epoch, of ``"best"``, or of the newest (None)."""
+        """Return the number of an epoch, of ``"best"``, or of the newest (None or ``"last"``)."""
         if epoch == "best":
             return self.best_epoch()
-        return self.newest_epoch() if epoch is None else int(epoch)
+        return self.newest_epoch() if epoch in (None, "last") else int(epoch)
 
     def load_params(self, epoch: int | str | None = None) -> tuple[Params, Params]:
         """Read the parameters of an epoch; see :meth:`chosen_epoch`."""
@@ -198,6 +200,24 @@ class RunDir:
         if file.is_file() and not check_params(self.path, file.stem):
             check_listed(file)
         return read_params(file)
+
+    def long_side(self) -> int | None:
+        """Return the median length of the training images' longer sides in pixels, if noted."""
+        file = self.path / IMAGES
+        if not file.is_file():
+            return None
+        check_listed(file)
+        try:
+            length = json.loads(file.read_text(encoding="utf-8"))["long_side"]
+        except (ValueError, KeyError, TypeError):
+            length = None
+        if type(length) is not int or length < 1:
+            raise RunError(f'{file}: expected {{"long_side": PIXELS}}')
+        return length
+
+    def note_long_side(self, length: int) -> None:
+        """Write what :meth:`long_side` reads."""
+        self._write(IMAGES, json.dumps({"long_side": length}) + "\n")
 
     def save_params(self, epoch: int, params: tuple[Params, Params]) -> None:
         """Write parameters that were not trained here."""

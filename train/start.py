@@ -96,6 +96,7 @@ def start(
     if workers.rank == 0:
         run.describe(config, dataset)
         run.note_start(contexts, config.experiment.seed)
+        run.note_long_side(batches.reader.long_side)
         run.cut_log(progress.log_bytes)
     learns_bn = progress.epoch < config.solver.learn_bn_epochs
     module = TrainingModule(

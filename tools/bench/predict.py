@@ -22,23 +22,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-from configs.datasets import DatasetSpec, load_dataset
+from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from data_iter.image_files import read_image
 from tools.bench.measuring import in_turn, peak_memory, row
-from tools.inference.averaging import Averager
-from tools.inference.backends import load_segmenter, require, run_on
+from tools.inference.backends import open_segmenter, require, run_on
 from tools.inference.images import overlapped, segment, write_result
 from tools.inference.precision import require_bf16
 from tools.inference.qdq import export_int8
 from tools.inference.quantization import folded, to_bf16, to_int8, write_inference_run
+from tools.inference.predictor import Predictor
 from tools.inference.run import read_run
 from train.errors import RunError
 from train.initial import initial_params
 from train.machine import PROJECT
 from train.run_dir import RunDir
-from train.segmenter import PixelSegmenter
 
 CONFIG = PROJECT / "configs" / "release.cfg"
 SIZES = ((544, 544),)
@@ -195,12 +194,13 @@ def _prepare(folder: Path, config_file: Path) -> None:
 
 def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
     """Load one case, run it once, then answer questions until the input ends."""
+    run = read_run(run_dir)
     if backend == "openvino":
         hint = "bf16" if precision == "bf16" else "f32"
-        run = read_run(run_dir)
-        segmenter, dataset = run_on(backend, run, precision=hint), run.dataset
+        segmenter = run_on(backend, run, precision=hint)
     else:
-        segmenter, dataset = load_segmenter(run_dir, backend=backend)
+        segmenter, _ = open_segmenter(run, backend)
+    network = Predictor(segmenter, run.description)
     image = np.random.default_rng(0).integers(0, 256, (*hw, 3)).astype(np.uint8)
     data = segmenter.network_input(image)
     segmenter.forward(data)
@@ -214,12 +214,10 @@ def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> N
                 segmenter.forward(data)
                 _answer(time.perf_counter() - start)
             else:
-                _answer(_files(segmenter, dataset, image, Path(folder)))
+                _answer(_files(network, image, Path(folder)))
 
 
-def _files(
-    segmenter: PixelSegmenter, dataset: DatasetSpec, image: np.ndarray, folder: Path
-) -> float:
+def _files(network: Predictor, image: np.ndarray, folder: Path) -> float:
     """Return seconds per image from image files to label files and overlays."""
     # Street-like: noise would make compressing the files the longest part.
     smooth = cv2.GaussianBlur(image, (0, 0), 8)
@@ -228,8 +226,8 @@ def _files(
         if not file.exists():
             cv2.imwrite(str(file), smooth)
     (folder / "out").mkdir(exist_ok=True)
-    compute = partial(segment, averager=Averager(segmenter), refine=False, keep=False)
-    write = partial(write_result, out=folder / "out", dataset=dataset)
+    compute = partial(segment, network=network, refine=None, keep=False)
+    write = partial(write_result, out=folder / "out", dataset=network.dataset)
     start = time.perf_counter()
     for _ in overlapped(files, read_image, compute, write):
         pass

@@ -75,47 +75,52 @@ class Averager:
         in_step = all(4 * scale % 1 == 0 for scale in self.scales)
         return self.tile_hw is None or (in_step and self.overlap >= 2 * self.radius)
 
-    def labels(self, image: np.ndarray) -> np.ndarray:
-        """Return (H, W) uint8 train ids of an (H, W, 3) uint8 RGB image."""
+    def labels(self, image: np.ndarray, factor: float = 1.0) -> np.ndarray:
+        """Return (H, W) uint8 train ids of an (H, W, 3) uint8 RGB image.
+
+        Every scale is multiplied by ``factor``, which belongs to this image.
+        """
+        scales = [scale * factor for scale in self.scales]
         if self.tile_hw is None:
-            return self._labels(image, whole(image))
+            return self._labels(image, whole(image), scales)
         labels = np.empty(image.shape[:2], np.uint8)
         for tile, inner, outer in self._tiles(image.shape[:2]):
-            labels[outer] = self._labels(image, tile)[inner]
+            labels[outer] = self._labels(image, tile, scales)[inner]
         return labels
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """Return (L, H, W) float32 that sum to 1 over L."""
+    def probabilities(self, image: np.ndarray, factor: float = 1.0) -> np.ndarray:
+        """Return (L, H, W) float32 that sum to 1 over L; ``factor`` as for :meth:`labels`."""
+        scales = [scale * factor for scale in self.scales]
         if self.tile_hw is None:
-            return self._probabilities(image, whole(image))
+            return self._probabilities(image, whole(image), scales)
         result = None
         for tile, inner, outer in self._tiles(image.shape[:2]):
-            piece = self._probabilities(image, tile)
+            piece = self._probabilities(image, tile, scales)
             if result is None:
                 result = np.empty((len(piece), *image.shape[:2]), np.float32)
             result[(slice(None), *outer)] = piece[(slice(None), *inner)]
         return result
 
-    def _labels(self, image: np.ndarray, tile: Span) -> np.ndarray:
-        if self.scales == (1.0,) and not self.flip:
+    def _labels(self, image: np.ndarray, tile: Span, scales: list[float]) -> np.ndarray:
+        if scales == [1.0] and not self.flip:
             return self.segmenter.labels(image[tile])
-        return most_probable(self._probabilities(image, tile))
+        return most_probable(self._probabilities(image, tile, scales))
 
-    def _probabilities(self, image: np.ndarray, tile: Span) -> np.ndarray:
-        if self.scales == (1.0,) and not self.flip:
+    def _probabilities(self, image: np.ndarray, tile: Span, scales: list[float]) -> np.ndarray:
+        if scales == [1.0] and not self.flip:
             return self.segmenter.probabilities(image[tile])
         hw = image[tile].shape[:2]
         total = None
         for mirrored in (False, True) if self.flip else (False,):
             seen = mirror(image, tile) if mirrored else image[tile]
-            for scale in self.scales:
+            for scale in scales:
                 cells = self.segmenter.cell_probabilities(resize(seen, scale))
                 if total is None:
                     total = np.zeros((len(cells), *hw), np.float32)
                 planes = self.segmenter.at_pixels(cells, seen.shape[:2], scale)
                 for plane, pixels in zip(total, planes):
                     plane += pixels[:, ::-1][:, : hw[1]] if mirrored else pixels
-        total /= len(self.scales) * (1 + self.flip)
+        total /= len(scales) * (1 + self.flip)
         return total
 
     def _tiles(self, hw: tuple[int, int]) -> Iterator[tuple[Span, Span, Span]]:

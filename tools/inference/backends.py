@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -14,9 +15,10 @@ import numpy as np
 from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.schema import Network
-from tools.inference.onnx import export
+from tools.inference.onnx import export, read_description
 from tools.inference.precision import is_bf16, require_bf16
-from tools.inference.run import RunParts, read_run
+from tools.inference.run import Description, RunParts, read_run
+from train.errors import RunError
 from train.machine import compute_threads
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter, Segmenter
@@ -29,44 +31,84 @@ os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
 # folded graphs so often that 16 would slow down images of one size.
 os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", "16")
 
+DEFAULT_FOR_ONNX = "onnxruntime"
 
-def load_segmenter(
-    run_dir: Path,
-    epoch: int | str | None = None,
-    context: mx.Context | None = None,
-    backend: str = "mxnet",
-) -> tuple[PixelSegmenter, DatasetSpec]:
-    """Load the network of a run folder, and the classes that it knows.
 
-    Parameters
-    ----------
-    run_dir : Path
-        As ``train/train_model.py`` leaves it.
-    epoch : int or "best", optional
-        Of the parameters; the newest by default.
-    context : Context, optional
-        Where MXNet runs; the CPU by default.
-    backend : {"mxnet", "onnxruntime", "openvino"}
-        The library that computes.
+class OnnxFile(NamedTuple):
+    """An ONNX file of ``tools/export_onnx.py``, and what it says of its network."""
+
+    path: Path
+    description: Description
+
+
+Model = Union[RunParts, OnnxFile]
+
+
+def read_model(model: Path, epoch: int | str = "last", backend: str | None = None) -> Model:
+    """Read a run folder, or what an ONNX file of ``tools/export_onnx.py`` says of itself.
 
     Raises
     ------
     RunError
-        The folder is no run folder, has no such parameters, or they do not fit its network; or it
-        computes in bf16, which this processor cannot.
+        There is no such file or folder; it is neither of both; it has no such parameters, or they
+        do not fit its network.
     ConfigError
-        The backend is not installed.
+        The backend is not installed, or cannot run what ``model`` is.
     """
-    if backend != "mxnet":
-        require(backend)  # before the parameters are read
-    run = read_run(run_dir, epoch)
-    if backend != "mxnet":
-        return run_on(backend, run), run.dataset
-    if run.ready and is_bf16(run.symbol):
+    if not model.exists():
+        raise RunError(f"{model}: no such run folder or ONNX file")
+    if model.is_dir():
+        if backend in BACKENDS:
+            require(backend)  # before the parameters are read
+        return read_run(model, epoch)
+    if model.suffix != ".onnx":
+        raise RunError(f"{model}: expected a run folder or an .onnx file")
+    if backend == "mxnet":
+        raise ConfigError(f"{model}: MXNet runs run folders; choose onnxruntime or openvino")
+    if epoch != "last":
+        raise ConfigError(f"--epoch {epoch}: {model} holds the parameters of one epoch only")
+    require(backend or DEFAULT_FOR_ONNX)
+    return OnnxFile(model, read_description(model))
+
+
+def open_segmenter(
+    model: Model,
+    backend: str | None = None,
+    threads: int | None = None,
+    context: mx.Context | None = None,
+) -> tuple[PixelSegmenter, Description]:
+    """Load what :func:`read_model` found into a backend.
+
+    Raises
+    ------
+    RunError
+        The network computes in bf16, which this processor cannot, or is made for MXNet only.
+    """
+    if isinstance(model, OnnxFile):
+        kind = BACKENDS[backend or DEFAULT_FOR_ONNX]
+        return kind(model.path, model.description.config.network, threads), model.description
+    if backend in BACKENDS:
+        return run_on(backend, model, threads), model.description
+    if threads:
+        raise ConfigError("threads: MXNet takes OMP_NUM_THREADS, set before the process starts")
+    if model.ready and is_bf16(model.symbol):
         require_bf16()
-    params = (run.arg_params, run.aux_params)
-    segmenter = Segmenter(run.symbol, *params, run.config.network, context or mx.cpu())
-    return segmenter, run.dataset
+    params = (model.arg_params, model.aux_params)
+    segmenter = Segmenter(model.symbol, *params, model.config.network, context or mx.cpu())
+    return segmenter, model.description
+
+
+def load_segmenter(
+    model: Path,
+    epoch: int | str = "last",
+    context: mx.Context | None = None,
+    backend: str | None = None,
+) -> tuple[PixelSegmenter, DatasetSpec]:
+    """Load a network alone, and the classes that it knows; see :func:`read_model`."""
+    segmenter, description = open_segmenter(
+        read_model(model, epoch, backend), backend, context=context
+    )
+    return segmenter, description.dataset
 
 
 def fastest_backend(run_dir: Path, context: mx.Context) -> str:
@@ -75,6 +117,8 @@ def fastest_backend(run_dir: Path, context: mx.Context) -> str:
     On CPUs OpenVINO came first in fp32 and int8, then ONNX Runtime in fp32 (docs/measurements.md).
     GPUs are MXNet's, as are bf16 folders and int8 folders without an ONNX file.
     """
+    if not run_dir.is_dir():  # an ONNX file
+        return "openvino" if importlib.util.find_spec("openvino") else DEFAULT_FOR_ONNX
     run = RunDir(run_dir)
     quantised = run.is_for_inference()
     if context.device_type != "cpu" or (quantised and not run.inference_onnx.is_file()):
@@ -83,24 +127,24 @@ def fastest_backend(run_dir: Path, context: mx.Context) -> str:
     return next((name for name in order if importlib.util.find_spec(name)), "mxnet")
 
 
-def require(library: str) -> ModuleType:
+def require(library: str, extra: str | None = None) -> ModuleType:
     """Import a library that is an extra of setup.py; ``ConfigError`` says how to get it."""
     try:
         return importlib.import_module(library)
     except ImportError as error:
         raise ConfigError(
-            f"{library} cannot be loaded ({error}): pip install -e '.[{library}]'"
+            f"{library} cannot be loaded ({error}): pip install -e '.[{extra or library}]'"
         ) from None
 
 
 class OnnxruntimeSegmenter(PixelSegmenter):
     """Runs an ONNX file of ``tools/export_onnx.py`` (cells, any size) on ONNX Runtime."""
 
-    def __init__(self, file: Path, network: Network):
+    def __init__(self, file: Path, network: Network, threads: int | None = None):
         super().__init__(network)
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = compute_threads()
+        options.intra_op_num_threads = threads or compute_threads()
         options.log_severity_level = 3  # errors
         self._session = runtime.InferenceSession(
             str(file), options, providers=runtime.get_available_providers()
@@ -119,12 +163,14 @@ class OpenvinoSegmenter(PixelSegmenter):
     been called.
     """
 
-    def __init__(self, file: Path, network: Network, precision: str = "f32"):
+    def __init__(
+        self, file: Path, network: Network, threads: int | None = None, precision: str = "f32"
+    ):
         super().__init__(network)
         openvino = require("openvino")
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": str(compute_threads()),
+            "INFERENCE_NUM_THREADS": str(threads or compute_threads()),
             # Layers prepared for image sizes, over all sizes; its own 5000 take half a gigabyte.
             "CPU_RUNTIME_CACHE_CAPACITY": "100",
         }
@@ -139,15 +185,17 @@ class OpenvinoSegmenter(PixelSegmenter):
 BACKENDS = {"onnxruntime": OnnxruntimeSegmenter, "openvino": OpenvinoSegmenter}
 
 
-def run_on(backend: str, run: RunParts, **options: str) -> PixelSegmenter:
+def run_on(
+    backend: str, run: RunParts, threads: int | None = None, **options: str
+) -> PixelSegmenter:
     """Export a run to a temporary ONNX file and load that into ``backend``.
 
     A folder of ``tools/quantize.py`` has its int8 network as an ONNX file already.
     """
     file = RunDir(run.path).inference_onnx
     if run.ready and file.is_file():
-        return BACKENDS[backend](file, run.config.network, **options)
+        return BACKENDS[backend](file, run.config.network, threads, **options)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         export(run, file)
-        return BACKENDS[backend](file, run.config.network, **options)
+        return BACKENDS[backend](file, run.config.network, threads, **options)

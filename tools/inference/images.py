@@ -15,8 +15,8 @@ from configs.datasets import DatasetSpec
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
-from tools.inference.averaging import Averager
-from tools.shared.pictures import colours, overlay
+from tools.inference.predictor import Predictor
+from tools.shared.pictures import add_legend, colours, overlay
 from tools.shared.probabilities import quantise, write_probabilities
 from train.atomic import atomic_write
 from train.segmenter import most_probable
@@ -29,43 +29,45 @@ Refine = Callable[[np.ndarray, np.ndarray], Future]
 
 
 def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
+    """List what :func:`list_images` does, with names that :func:`check_names` allows."""
+    images, others = list_images(path, out)
+    check_names(images, out)
+    return images, others
+
+
+def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
 
     Not listed are files below ``out``, where results go, and clutter (:mod:`data_iter.listing`).
+    ``DataError`` where no image is there.
 
     Returns
     -------
     tuple of two lists
         The images, and the files that are none by their suffix.
-
-    Raises
-    ------
-    DataError
-        No image is there, two images would have results of the same name, or a result would
-        replace an image.
     """
-    others: list[Path] = []
     if path.is_file():
-        images = [path]
-    elif path.is_dir():
-        results = out.resolve() if out.resolve() != path.resolve() else None
-        files = [f for f in list_files(path, "**/*") if results not in f.resolve().parents]
-        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
-    else:
+        return [path], []
+    if not path.is_dir():
         raise DataError(f"{path}: no such image or folder")
+    results = out.resolve() if out.resolve() != path.resolve() else None
+    files = [f for f in list_files(path, "**/*") if results not in f.resolve().parents]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if not images:
         raise DataError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
-    names: dict[str, Path] = {}
-    for image in images:
-        if image.stem in names:
-            raise DataError(
-                f"{names[image.stem]} and {image} would both be predicted as {image.stem}.png"
-            )
-        names[image.stem] = image
-        if (out / f"{image.stem}.png").resolve() == image.resolve():
-            raise DataError(f"{image}: its prediction would replace it; choose another --out")
     return images, others
+
+
+def check_names(sources: Iterable[Path], out: Path) -> None:
+    """Raise ``DataError`` where two results would have one name, or one would replace an image."""
+    names: dict[str, Path] = {}
+    for source in sources:
+        other = names.setdefault(source.stem, source)
+        if other != source:
+            raise DataError(f"{other} and {source} would both be predicted as {source.stem}.png")
+        if (out / f"{source.stem}.png").resolve() == source.resolve():
+            raise DataError(f"{source}: its prediction would replace it; choose another --out")
 
 
 def is_predicted(image: Path, prediction: Path) -> bool:
@@ -115,10 +117,17 @@ def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
         picture.save(temporary, format="PNG")
 
 
-def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, dataset: DatasetSpec) -> None:
+def write_overlay(
+    path: Path,
+    image: np.ndarray,
+    labels: np.ndarray,
+    dataset: DatasetSpec,
+    legend: bool = False,
+) -> None:
     """Write the (H, W, 3) uint8 RGB image blended with its classes' colours as a JPEG.
 
-    An image with a side of more pixels than a JPEG can have, 65500, is shown smaller.
+    An image with a side of more pixels than a JPEG can have, 65500, is shown smaller. A
+    ``legend`` of the classes stands below the picture.
     """
     factor = JPEG_SIDE / max(labels.shape)
     if factor < 1:
@@ -126,24 +135,31 @@ def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, dataset: Da
         image = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
         labels = cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
     picture = overlay(image, colours(labels, dataset))
+    if legend and max(picture.shape) < JPEG_SIDE // 2:
+        picture = add_legend(picture, dataset)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 
-def segment(image: np.ndarray, averager: Averager, refine: Refine | None, keep: bool) -> Result:
+def segment(image: np.ndarray, network: Predictor, refine: Refine | None, keep: bool) -> Result:
     """Return labels, or the CRF's that are on their way, and probabilities if they are kept."""
     if not (refine or keep):
-        return averager.labels(image), None
-    probabilities = averager.probabilities(image)
+        return network.labels(image), None
+    probabilities = network.probabilities(image)
     stored = quantise(probabilities)
     labels = refine(image, stored) if refine else most_probable(probabilities)
     return labels, stored if keep else None
 
 
 def write_result(
-    image_file: Path, image: np.ndarray, result: Result, out: Path, dataset: DatasetSpec
+    image_file: Path,
+    image: np.ndarray,
+    result: Result,
+    out: Path,
+    dataset: DatasetSpec,
+    legend: bool = False,
 ) -> np.ndarray:
     """Write one image's files and return its pixels of each class.
 
@@ -155,6 +171,6 @@ def write_result(
         labels = labels.result()
     if probabilities is not None:
         write_probabilities(out / f"{image_file.stem}.npz", probabilities)
-    write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset)
+    write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset, legend)
     write_labels(out / f"{image_file.stem}.png", labels, dataset)
     return np.bincount(labels.ravel(), minlength=dataset.num_classes)

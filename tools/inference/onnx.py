@@ -9,13 +9,20 @@ import cv2
 import mxnet as mx
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper
 
 from configs.errors import ConfigError
-from tools.inference.run import RunParts
+from configs.loader import dump
+from data_iter.image_files import check_regular
+from tools.inference.run import Description, RunParts
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
+from train.run_dir import RunDir
 from train.segmenter import Segmenter
+
+# Keys of the metadata: the run folder's files of these names, and the training images' size.
+CONFIG, CLASSES, LONG_SIDE = "config.cfg", "dataset.yaml", "long_side"
 
 
 def export(
@@ -57,8 +64,44 @@ def export(
     _add_tail(model, run, free, pixels)
     mean = ",".join(map(str, network.mean_rgb))
     names = ",".join(row.name for row in run.dataset.train_classes)
-    helper.set_model_props(model, {"mean_rgb": mean, "classes": names, "cell": str(network.cell)})
+    facts = {"mean_rgb": mean, "classes": names, "cell": str(network.cell)}
+    whole = {CONFIG: dump(run.config), CLASSES: run.dataset.dump()}
+    if run.long_side:
+        whole[LONG_SIDE] = str(run.long_side)
+    helper.set_model_props(model, {**facts, **whole})
     onnx.save(model, str(file))
+
+
+def read_description(file: Path) -> Description:
+    """Read configuration and class table from the metadata of a file that :func:`export` wrote.
+
+    Raises
+    ------
+    RunError
+        It is no ONNX file, another program wrote it, or it was made with ``--pixels``, ``--hw`` or
+        ``--batch``, which predicting does not take.
+    """
+    check_regular(file)
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise RunError(f"{file}: cannot be read as ONNX ({error})") from None
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    if CONFIG not in props or CLASSES not in props:
+        raise RunError(f"{file}: its metadata has no {CONFIG}; expected a file of export_onnx.py")
+    shape = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else ()
+    fixed = [size.dim_value for size in shape][:1] + [size.dim_value for size in shape][2:]
+    if [output.name for output in model.graph.output] != ["seg_loss"] or any(fixed):
+        raise RunError(f"{file}: export it without --pixels, --hw and --batch to predict with it")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (CONFIG, CLASSES):
+            (Path(folder) / name).write_text(props[name], encoding="utf-8")
+        try:
+            config, dataset = RunDir(folder).load()
+        except ConfigError as error:
+            raise RunError(f"{file}: metadata: {str(error).replace(folder, '')}") from None
+    long_side = props.get(LONG_SIDE, "")
+    return Description(config, dataset, int(long_side) if long_side.isdecimal() else None)
 
 
 def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) -> None:

@@ -111,6 +111,8 @@ def write_inference_run(out: Path, run: RunParts, epoch: int, onnx: Path | None 
     with new_run(out) as made:
         made.create(run.config, run.dataset)
         made.save_inference_graph(run.symbol)
+        if run.long_side:
+            made.note_long_side(run.long_side)
         made.save_params(epoch, (run.arg_params, run.aux_params))
         if onnx:
             shutil.copyfile(onnx, made.inference_onnx)

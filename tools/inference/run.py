@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import mxnet as mx
 
@@ -12,6 +13,18 @@ from configs.schema import Config
 from train.network import build_symbol, check_params
 from train.params import Params
 from train.run_dir import RunDir
+
+
+class Description(NamedTuple):
+    """What is known of a network beside its parameters.
+
+    ``long_side`` is the median length in pixels of the training images' longer sides, None where
+    it was not recorded.
+    """
+
+    config: Config
+    dataset: DatasetSpec
+    long_side: int | None
 
 
 @dataclass(frozen=True)
@@ -29,10 +42,16 @@ class RunParts:
     arg_params: Params
     aux_params: Params
     ready: bool
+    long_side: int | None = None
+
+    @property
+    def description(self) -> Description:
+        """All but the graph and its parameters."""
+        return Description(self.config, self.dataset, self.long_side)
 
 
-def read_run(run_dir: Path, epoch: int | str | None = None) -> RunParts:
-    """Read a run folder: the parameters after ``epoch`` epochs, the ``"best"``, or the newest.
+def read_run(run_dir: Path, epoch: int | str = "last") -> RunParts:
+    """Read a run folder: the parameters after ``epoch`` epochs, the ``last`` or the ``best``.
 
     Raises
     ------
@@ -45,4 +64,4 @@ def read_run(run_dir: Path, epoch: int | str | None = None) -> RunParts:
     ready = run.is_for_inference()
     symbol = run.inference_graph() if ready else build_symbol(config, dataset)
     check_params(symbol, *params, run.path, config.network.downsample)
-    return RunParts(run.path, config, dataset, symbol, *params, ready=ready)
+    return RunParts(run.path, config, dataset, symbol, *params, ready, run.long_side())

@@ -19,6 +19,7 @@ from train.metrics import mean_score
 
 from tools.scoring.classes import (
     FrameCounts,
+    Read,
     count_pixels,
     or_none,
     read_pair,
@@ -53,6 +54,7 @@ def score(
     dataset: DatasetSpec,
     values: str | None = None,
     threads: int | None = None,
+    read: Read = read_pair,
 ) -> dict[str, Any]:
     """Score Cityscapes predictions.
 
@@ -63,7 +65,7 @@ def score(
     instance_level = any(_instance_file(pair.truth).is_file() for pair in pairs)
 
     def count(pair: Pair) -> tuple[FrameCounts, Instances | None]:
-        truth, prediction = read_pair(pair)
+        truth, prediction = read(pair)
         frame = count_pixels(pair, truth, prediction, dataset)
         return frame, count_instances(pair, prediction) if instance_level else None
 

@@ -8,7 +8,7 @@ that occur in truth or prediction.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,9 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
             f"its label file {truth.shape[1]}x{truth.shape[0]} (width x height)"
         )
     return truth, prediction
+
+
+Read = Callable[[Pair], tuple[np.ndarray, np.ndarray]]
 
 
 def label_values(dataset: DatasetSpec) -> set[int]:
@@ -191,6 +194,7 @@ def score(
     dataset: DatasetSpec,
     values: str | None = None,
     threads: int | None = None,
+    read: Read = read_pair,
 ) -> dict[str, Any]:
     """Score predictions of any class table.
 
@@ -202,6 +206,8 @@ def score(
         Its class table.
     values : str, optional
         ``label_id`` or ``train_id``: what predictions hold, where their values do not tell.
+    read : callable
+        Gives a pair's truth and prediction; of files by default.
 
     Returns
     -------
@@ -212,7 +218,7 @@ def score(
     """
 
     def count(pair: Pair) -> FrameCounts:
-        return count_pixels(pair, *read_pair(pair), dataset)
+        return count_pixels(pair, *read(pair), dataset)
 
     frames = in_threads(count, pairs, "Scoring", threads)
     counts = {frame.pair.prediction: frame.values for frame in frames}

@@ -9,7 +9,7 @@ more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,26 @@ def find_kitti_pairs(
     return match(truths, found, predictions, names and [road_frame(name) for name in names])
 
 
+def read_confidence(path: Path, road: int) -> np.ndarray:
+    """Read a confidence map (H, W) uint8 from a PNG or from a probability map's class ``road``."""
+    return (
+        confidence_of(read_probabilities(path)[road]) if path.suffix == ".npz" else read_label(path)
+    )
+
+
+def confidence_of(stored: np.ndarray) -> np.ndarray:
+    """Turn (H, W) uint16 probabilities, as they are stored, into confidences 0..255, uint8."""
+    return np.rint(stored * (255 / PROBABILITY_SCALE)).astype(np.uint8)
+
+
+Confidence = Callable[[Path, int], np.ndarray]
+
+
 def score(
-    pairs: Sequence[Pair], dataset: DatasetSpec, threads: int | None = None
+    pairs: Sequence[Pair],
+    dataset: DatasetSpec,
+    threads: int | None = None,
+    read: Confidence = read_confidence,
 ) -> dict[str, Any]:
     """Score confidence maps.
 
@@ -70,6 +88,8 @@ def score(
         ``calib/um_000000.txt``, which stands in the folder beside the label files'.
     dataset : DatasetSpec
         Its name, and the place of ``road`` in probability maps.
+    read : callable
+        Gives the confidence map (H, W) uint8 of ``pair.prediction``; of a file by default.
 
     Returns
     -------
@@ -78,7 +98,7 @@ def score(
         ``rec``, ``fpr``, ``fnr`` (0..1, None where undefined) and ``threshold`` (0..255).
     """
     road = road_class(dataset)
-    counts = in_threads(lambda pair: count_frame(pair, road), pairs, "Scoring", threads)
+    counts = in_threads(lambda pair: count_frame(pair, road, read), pairs, "Scoring", threads)
     total = sum(counts)
     if total.sum() and not total[:, 2:].any() and total[:, 1].any():
         raise DataError(
@@ -93,9 +113,9 @@ def score(
     return {"dataset": dataset.name, "images": len(pairs), "categories": rows}
 
 
-def count_frame(pair: Pair, road: int) -> np.ndarray:
+def count_frame(pair: Pair, road: int, read: Confidence = read_confidence) -> np.ndarray:
     """Count a frame's valid cells from above: (2, 256), not road and road, per confidence."""
-    truth, prediction = read_image(pair.truth), read_confidence(pair.prediction, road)
+    truth, prediction = read_image(pair.truth), read(pair.prediction, road)
     if prediction.shape not in (truth.shape[:2], BEV_HW):
         raise DataError(
             f"{pair.prediction}: the prediction is {prediction.shape[1]}x{prediction.shape[0]}, "
@@ -115,13 +135,6 @@ def count_frame(pair: Pair, road: int) -> np.ndarray:
     return joint_histogram(is_road[valid].astype(np.uint8), prediction[valid])[
         :2
     ].copy()  # not a view: 0.5 MB a frame
-
-
-def read_confidence(path: Path, road: int) -> np.ndarray:
-    """Read a confidence map (H, W) uint8 from a PNG or from a probability map's class ``road``."""
-    if path.suffix == ".npz":
-        return np.rint(read_probabilities(path)[road] * (255 / PROBABILITY_SCALE)).astype(np.uint8)
-    return read_label(path)
 
 
 def category_scores(counts: np.ndarray) -> dict[str, Any]:

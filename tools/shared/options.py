@@ -17,13 +17,21 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)"
     )
+    add_epoch(parser)
+
+
+def add_epoch(parser: argparse.ArgumentParser) -> None:
+    """Add ``--epoch``."""
     parser.add_argument(
-        "--epoch", type=_epoch, help="of the parameters: a number, or best (default: the newest)"
+        "--epoch", default="last", metavar="best|last|N", help="of the parameters (default: last)"
     )
 
 
-def _epoch(text: str) -> int | str:
-    return text if text == "best" else int(text)
+def read_epoch(text: str) -> int | str:
+    """Read the value of ``--epoch``: ``best``, ``last`` or a number."""
+    if text not in ("best", "last") and not text.isdecimal():
+        raise ConfigError(f"--epoch {text}: expected best, last or a number")
+    return int(text) if text.isdecimal() else text
 
 
 def numbers(option: str, text: str, kind: str) -> tuple:

@@ -1,0 +1,122 @@
+"""What predict.py takes beside single images: several names, lists, patterns, videos."""
+
+import io
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from tiny_run import make_run, noise
+
+from data_iter.errors import DataError
+from data_iter.image_files import read_label
+from tools import predict
+from tools.inference.predictor import load
+from tools.inference.sources import find_sources
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("sources") / "run").path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in ("a.png", "in/b.png", "in/deep/c.jpg", "d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), noise(16, 24))
+    return tmp_path
+
+
+def write_film(path, count, hw=(34, 50)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, hw[::-1])
+    for number in range(count):
+        writer.write(np.full((*hw, 3), 40 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def read_film(path):
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return frames
+        frames.append(frame)
+
+
+def test_names_of_every_kind(pictures, monkeypatch):
+    out = pictures / "out"
+
+    def names(*sources):
+        return sorted(path.name for path in find_sources([*sources], out).images)
+
+    monkeypatch.chdir(pictures)
+    assert names("a.png", "in") == ["a.png", "b.png", "c.jpg"]
+    assert names("a.png", "a.png") == ["a.png"]
+    assert names("*.png") == ["a.png", "d.png"]
+    assert names(str(pictures / "**/*.jpg")) == ["c.jpg"]
+    (pictures / "in" / "list.txt").write_text("# two\nb.png\n../a.png\n")
+    assert names("in/list.txt") == ["a.png", "b.png"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("d.png\nin/b.png\n"))
+    assert names("-") == ["b.png", "d.png"]
+    film = write_film(pictures / "f.mp4", 1)
+    assert find_sources([str(film), "0"], out).videos == [film, 0]
+    (pictures / "empty.txt").write_text("\n")
+    for wrong, says in (
+        ("https://example.org/a.png", "URLs are not read"),
+        ("*.bmp", "no file matches"),
+        ("empty.txt", "an empty list"),
+        ("gone.mp4", "no such image or folder"),
+    ):
+        with pytest.raises(DataError, match=says):
+            names(wrong)
+
+
+def test_a_film_becomes_a_film(run, tmp_path, capsys):
+    film = write_film(tmp_path / "drive.mp4", 7)
+    out = tmp_path / "out"
+    options = ["--model", run, "--out", out, "--every", "3", "--save-labels"]
+    assert predict.main([str(a) for a in (film, *options)]) == 0
+    said = capsys.readouterr().out
+    assert "drive_overlay.mp4: 3 frames" in said
+    assert "MPEG-4" in said or "H.264" in said
+    frames = read_film(out / "drive_overlay.mp4")
+    assert [frame.shape for frame in frames] == [(34, 50, 3)] * 3
+    labels = sorted((out / "drive_labels").iterdir())
+    assert [path.name for path in labels] == [f"{n:06d}.png" for n in range(3)]
+    seen = read_film(film)[3][:, :, ::-1]
+    np.testing.assert_array_equal(read_label(labels[1]), load(run).labels(seen))
+    assert not list(out.glob(".*"))
+
+
+def test_films_that_cannot_be_read(run, tmp_path, capsys):
+    whole = write_film(tmp_path / "cut.mp4", 5).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    (tmp_path / "none.mp4").write_bytes(b"")
+    for name in ("cut.mp4", "none.mp4"):
+        out = tmp_path / "out"
+        assert predict.main([str(tmp_path / name), "--model", str(run), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert f"{name}: no frame can be read" in error
+        assert not list(out.glob("*.mp4"))
+
+
+def test_bad_images_can_be_skipped(run, pictures, capsys):
+    (pictures / "in" / "b.png").write_bytes(b"no image")
+    out = pictures / "out"
+    options = [str(pictures / "in"), "--model", str(run), "--out", str(out)]
+    assert predict.main(options) == 2
+    assert predict.main([*options, "--on-bad", "skip"]) == 1
+    captured = capsys.readouterr()
+    assert "1 segmented" in captured.out
+    assert captured.err.splitlines()[-1].startswith(f"skipped: {pictures / 'in' / 'b.png'}: ")
+    assert sorted(path.name for path in out.iterdir()) == ["c.png", "c_overlay.jpg"]
+
+
+def test_a_legend_stands_below_the_overlay(run, pictures):
+    out = pictures / "out"
+    arguments = [pictures / "a.png", "--model", run, "--out", out, "--legend"]
+    assert predict.main([str(a) for a in arguments]) == 0
+    height, width = cv2.imread(str(out / "a_overlay.jpg")).shape[:2]
+    assert width == 24 and height > 16 + 11 * 12  # narrow: a row for each of 11 classes
