@@ -39,6 +39,7 @@ setup(
         "configs": ["*.cfg", "studies/*"],
         "configs.datasets": ["*.yaml"],
         "tools.reporting": ["*.j2"],
+        "tools.serving": ["*.html"],
         "tools.weights": ["*.yaml"],
     },
     python_requires=">=3.9,<3.12",  # NumPy 1.23 has no build for 3.12, pandas 2.1 none for 3.8
@@ -68,6 +69,7 @@ setup(
         "hub": ["huggingface_hub>=0.34"],  # convert_weights.py pytorch hub:...
         "onnxruntime": ["onnxruntime>=1.18"],
         "openvino": ["openvino>=2024.6"],
+        "serve": ["starlette>=0.37", "uvicorn>=0.29"],
         "dev": [
             "cityscapesscripts==2.3.0",
             "hypothesis>=6.100",

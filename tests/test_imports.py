@@ -23,7 +23,7 @@ ROOMS = {
     "scoring": {"shared", "inference"},
     "toy": set(),
 }
-for room in ("submission", "dataset", "weights", "reporting", "studies", "serve"):
+for room in ("submission", "dataset", "weights", "reporting", "studies", "serving"):
     ROOMS[room] = {"shared", "inference", "scoring"}
 ROOMS["bench"] = set(ROOMS)
 MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))

@@ -64,7 +64,7 @@ def test_mxnet_comes_by_extras_only_and_numpy_stays(setup):
     assert not [line for line in setup.install_requires if line.startswith("mxnet")]
     assert setup.extras_require["cpu"] == ["mxnet==1.9.1"]
     assert "mxnet-cu112==1.9.1" in setup.extras_require["cu112"]
-    assert set(setup.extras_require) == {"cpu", "cu112", "onnxruntime", "openvino", "dev"}
+    assert set(setup.extras_require) == {"cpu", "cu112", "onnxruntime", "openvino", "serve", "dev"}
 
 
 def test_every_package_and_data_file_is_declared(setup):
