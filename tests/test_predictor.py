@@ -86,7 +86,7 @@ def test_epochs_by_name(tmp_path, capsys):
     other = make_run(tmp_path / "other", epoch=5, seed=1)
     run.params_file(5).write_bytes(other.params_file(5).read_bytes())
     assert (run.chosen_epoch("last"), run.chosen_epoch(3)) == (5, 3)
-    with pytest.raises(RunError, match="no epoch was validated"):
+    with pytest.raises(RunError, match="no epoch of it was validated"):
         run.chosen_epoch("best")
     assured = {suffix: {"bytes": 1, "sha256": "0"} for suffix in (".params", ".state")}
     entry = {"name": "model-0009", "files": assured, "progress": {"best": "model-0003"}}

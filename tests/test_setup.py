@@ -55,7 +55,7 @@ def test_the_lock_meets_what_setup_asks_for(setup, python):
     versions = locked(python)
     wanted = [*setup.install_requires, *sum(setup.extras_require.values(), [])]
     for requirement in map(Requirement, wanted):
-        version = versions[requirement.name.lower()]
+        version = versions[requirement.name.lower().replace("_", "-")]
         assert requirement.specifier.contains(version), f"{requirement}, locked at {version}"
 
 
@@ -64,7 +64,15 @@ def test_mxnet_comes_by_extras_only_and_numpy_stays(setup):
     assert not [line for line in setup.install_requires if line.startswith("mxnet")]
     assert setup.extras_require["cpu"] == ["mxnet==1.9.1"]
     assert "mxnet-cu112==1.9.1" in setup.extras_require["cu112"]
-    assert set(setup.extras_require) == {"cpu", "cu112", "onnxruntime", "openvino", "serve", "dev"}
+    assert set(setup.extras_require) == {
+        "cpu",
+        "cu112",
+        "onnxruntime",
+        "openvino",
+        "serve",
+        "hub",
+        "dev",
+    }
 
 
 def test_every_package_and_data_file_is_declared(setup):

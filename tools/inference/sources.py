@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_iter.datasets import LIST_SUFFIXES
 from data_iter.errors import DataError
+from data_iter.text_lists import is_list, read_lines
 from tools.inference.images import check_names, list_images
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -31,7 +31,7 @@ def find_sources(names: Sequence[str], out: Path) -> Sources:
     ----------
     names : sequence of str
         An image or video file; a folder, of which the images count, at any depth; a pattern with
-        ``*``, ``?`` or ``**``; a list (``.txt``, ``.tsv``, ``.lst``) with a name on each line,
+        ``*``, ``?`` or ``**``; a list (``.txt`` and so on) with a name on each line,
         relative to the list; ``-`` for such lines on standard input; the number of a camera.
     out : Path
         Where results go. Files below it are no images.
@@ -64,9 +64,10 @@ def _expand(names: Iterable[str], base: Path) -> Iterable[str]:
             raise DataError(f"{name}: URLs are not read; download it and name the file")
         path = base / name
         if name == "-":
-            yield from _expand(_lines(sys.stdin.read(), "standard input"), Path())
-        elif name.lower().endswith(LIST_SUFFIXES) and path.is_file():
-            yield from _expand(_lines(_read(path), str(path)), path.parent)
+            yield from _expand(_checked(sys.stdin.read().splitlines(), "standard input"), Path())
+        elif is_list(name) and path.is_file():
+            lines = [line.text for line in read_lines(path)]
+            yield from _expand(_checked(lines, str(path)), path.parent)
         elif any(sign in name for sign in PATTERN) and not path.exists():
             found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # may be absolute
             if not found:
@@ -76,16 +77,10 @@ def _expand(names: Iterable[str], base: Path) -> Iterable[str]:
             yield name if name.isdecimal() else str(path)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of files ({error})") from None
-
-
-def _lines(text: str, source: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines()]
-    names = [line for line in lines if line and not line.startswith("#") and line != "-"]
+def _checked(lines: Iterable[str], source: str) -> list[str]:
+    """Return the names of a list, which may not be empty, nor name standard input."""
+    names = [line.strip() for line in lines]
+    names = [name for name in names if name and name != "-"]
     if not names:
         raise DataError(f"{source}: an empty list")
     return names
