@@ -44,7 +44,7 @@ from .params import Params, join_params, read_params, save_arrays
 
 PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
 LOG = "log.jsonl"
-IMAGES = "images.json"
+IMAGES, LONG_SIDE = "images.json", re.compile(r'\{"long_side": ([1-9]\d{0,5})\}')
 LOCK = ".lock"
 INFERENCE_SYMBOL = "inference-symbol.json"
 INFERENCE_ONNX = "inference-int8.onnx"
@@ -207,13 +207,10 @@ class RunDir:
         if not file.is_file():
             return None
         check_listed(file)
-        try:
-            length = json.loads(file.read_text(encoding="utf-8"))["long_side"]
-        except (ValueError, KeyError, TypeError):
-            length = None
-        if type(length) is not int or length < 1:
+        match = LONG_SIDE.fullmatch(file.read_text(encoding="utf-8", errors="replace").strip())
+        if not match:
             raise RunError(f'{file}: expected {{"long_side": PIXELS}}')
-        return length
+        return int(match[1])
 
     def note_long_side(self, length: int) -> None:
         """Write what :meth:`long_side` reads."""
