@@ -43,11 +43,9 @@ from .network import build_symbol
 from .params import Params, join_params, read_params, save_arrays
 
 PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
-LOG = "log.jsonl"
 IMAGES, LONG_SIDE = "images.json", re.compile(r'\{"long_side": ([1-9]\d{0,5})\}')
-LOCK = ".lock"
-INFERENCE_SYMBOL = "inference-symbol.json"
-INFERENCE_ONNX = "inference-int8.onnx"
+LOG, LOCK = "log.jsonl", ".lock"
+INFERENCE_SYMBOL, INFERENCE_ONNX = "inference-symbol.json", "inference-int8.onnx"
 
 
 class RunDir:
