@@ -10,6 +10,7 @@ from PIL import Image
 from configs.datasets import load_dataset
 from tools import prepare_data
 from tools.dataset.check import Problem, grouped
+from tools.dataset.suspicions import foreign_palette
 
 TABLE = "name: mine\nclasses:\n  - {name: road, color: [255, 0, 0]}\n"
 TABLE += "  - {name: car, color: [0, 0, 255]}\n"
@@ -118,3 +119,21 @@ def test_brackets_in_names_are_printed_as_they_are(root, capsys, name):
     assert code == 0
     assert name in out
     assert load_dataset(root / "mine.yaml").classes[0].name == name
+
+
+def test_the_ignored_value_may_have_any_colour(tmp_path):
+    spec = load_dataset("voc")
+    counts = np.zeros(256, np.int64)
+    counts[[0, 15, 255]] = 1
+    file = tmp_path / "label.png"
+    for void in ((0, 0, 0), (192, 128, 128)):
+        palette = spec.palette.copy()
+        palette[255] = void
+        image = Image.fromarray(np.uint8([[0, 15, 255]]), "P")
+        image.putpalette(palette.tobytes())
+        image.save(file)
+        assert foreign_palette(file, counts, spec) == ""
+    palette[[0, 15]] = palette[[15, 0]]
+    image.putpalette(palette.tobytes())
+    image.save(file)
+    assert "0 (background) in that of person" in foreign_palette(file, counts, spec)

@@ -93,14 +93,18 @@ def standing_apart(frames: Sequence[Looks], spec: DatasetSpec) -> list[tuple[Pat
 
 
 def foreign_palette(label: Path, counts: np.ndarray, spec: DatasetSpec) -> str:
-    """Say that a palette file shows values in the colours of other classes; empty: it doesn't."""
+    """Say that a palette file shows values in the colours of other classes; empty: it doesn't.
+
+    The ignored value may have any colour: palettes that end before 255 leave it black.
+    """
     with Image.open(label) as image:
         if image.mode != "P":
             return ""
         palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
     trained = spec.label_kind == "train_id"
     rows = spec.train_classes if trained else spec.classes
-    of_value = {row.train_id if trained else row.id: row for row in rows}
+    learned = [row for row in rows if row.train_id != spec.ignore_id]
+    of_value = {row.train_id if trained else row.id: row for row in learned}
     of_color = {row.color: row for row in rows}
     shared = {row.color for row in rows if sum(r.color == row.color for r in rows) > 1}
     wrong = []
