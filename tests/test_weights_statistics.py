@@ -125,6 +125,10 @@ def test_check_tells_order_scale_and_mean(folded, photographs, tmp_path, capsys)
     capsys.readouterr()
     right = said(out)
     assert "statistics agree" in right and "RGB or BGR" not in right
+    options = ["--images", str(photographs), *SET, "--set=network.mean_rgb=0,0,0"]
+    assert convert_weights.main(["check", str(out), *options]) == 0
+    text = capsys.readouterr().out
+    assert "do NOT agree" in text and "with network.mean_rgb 122.675,116.669,104.008" in text
     args, auxs = read_params(out)
     first = "conv1_1_3x3_s2"
     weight = args[f"{first}_weight"].asnumpy()

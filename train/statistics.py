@@ -13,7 +13,7 @@ import mxnet as mx
 import numpy as np
 
 from configs.datasets import DatasetSpec
-from configs.schema import Config
+from configs.schema import Config, Network
 
 from .network import build_symbol
 from .params import Params
@@ -21,6 +21,7 @@ from .params import Params
 Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # convolution: mean and variance of outputs
 MEAN, VARIANCE = "/bn_moving_mean", "/bn_moving_var"  # end the names of the stored ones
 UNDILATED = ("conv1", "conv2", "conv3")  # begin the names of what is compared
+OTHER_MEAN = 5  # of 0..255: means that are nearer can't be told apart
 APART = 0.5  # Hellinger distance from which statistics are of other images
 CLEARLY = 0.9  # another reading is the right one where its distance is below this share
 BGR = "with channels in the order BGR"
@@ -136,6 +137,10 @@ def verdict(
         f"multiplied by {STD:g}": lambda data: data * STD,
         f"divided by {STD:g}": lambda data: data / STD,
     }
+    usual = np.array(Network().mean_rgb, np.float32)[:, None, None]
+    if np.abs(mean - usual).max() > OTHER_MEAN:
+        name = ",".join(map(str, Network().mean_rgb))
+        readings[f"with network.mean_rgb {name}"] = lambda data: data + mean - usual
     found = {
         reading: distance(
             kept,
