@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ConfigError
-from .schema import SECTIONS, Config, check_together, check_value, parse
+from .schema import SECTIONS, Config, Solver, check_together, check_value, parse
 from .text_files import read_text
+
+LEARN_BN = ("solver", "learn_bn_epochs")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -35,6 +37,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         if not equals or not dot:
             raise ConfigError(f"--set {override}: expected section.key=value")
         values[section, name] = _value("--set", section, name, text.strip())
+    if values.get(LEARN_BN) == "all":
+        values[LEARN_BN] = values.get(("solver", "epochs"), Solver.epochs)
     config = Config(
         **{
             section: cls(**{name: v for (s, name), v in values.items() if s == section})
@@ -117,6 +121,8 @@ def _value(source: str, section: str, name: str, text: str) -> object:
     if name not in fields:
         raise ConfigError(f"{source}: [{section}] unknown key '{name}'{_nearest(name, fields)}")
     try:
+        if text and text == fields[name].metadata["word"]:
+            return (text,) if str(fields[name].type).startswith("tuple") else text
         value = parse(str(fields[name].type), text)
         check_value(fields[name], value)
     except ValueError as error:

@@ -23,12 +23,15 @@ def key(
     at_least: float = -math.inf,
     at_most: float = math.inf,
     length: int | None = None,
+    word: str = "",
 ) -> Any:
     """Declare one key: default, one-line meaning, and the values that it accepts.
 
+    ``word`` may stand in place of a value; what it means is worked out later.
+
     ``at_most`` only keeps out what no machine can hold, so that a typing error gets a sentence.
     """
-    bounds = {"at_least": at_least, "at_most": at_most, "length": length}
+    bounds = {"at_least": at_least, "at_most": at_most, "length": length, "word": word}
     metadata = {"doc": doc, "choices": choices, **bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -159,7 +162,10 @@ class Solver:
         0, "epochs without a better validation mIoU that end the run; 0: none do", at_least=0
     )
     learn_bn_epochs: int = key(
-        0, "first epochs that learn the BN statistics; fixed after (section 4.1.3)", at_least=0
+        0,
+        "first epochs that learn the BN statistics, or all; fixed after (section 4.1.3)",
+        at_least=0,
+        word="all",
     )
     fixed_bn: str = key(
         "statistics",
@@ -173,7 +179,11 @@ class Solver:
         choices=("valid", "fixed", "release"),
     )
     class_weights: tuple[float, ...] = key(
-        (), "factor of each train id's loss, in their order; empty: all alike (paper)", at_least=0
+        (),
+        "factor of each train id's loss, in their order; empty: all alike (paper); "
+        "auto: from the training labels",
+        at_least=0,
+        word="auto",
     )
     init_magnitude: float = key(2.34, "of Xavier(uniform, in) for new layers (release)", at_least=0)
     init_from: str = key(

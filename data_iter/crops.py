@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import logging
 import threading
@@ -94,6 +95,7 @@ class CropReader:
         plan_of = functools.cache(
             lambda hw: plan(patches, hw, patch_hw, patch_stride, patch_jitter)
         )  # frames of one size share theirs
+        self._sizes = sizes
         self._visits: list[tuple[int, tuple[int, int], Patch | Centre]] = [
             (number, hw, patch)
             for number, hw in enumerate(sizes)
@@ -109,6 +111,27 @@ class CropReader:
     def long_side(self) -> int:
         """Median length of the images' longer sides in pixels."""
         return int(np.median([max(hw) for _, hw, _ in self._visits]))
+
+    def digest(self) -> str:
+        """Return a digest of the frames' names and sizes: which data set, however it is read."""
+        frames = ((self._frames.key(n), hw) for n, hw in enumerate(self._sizes) if hw)
+        text = "".join(f"{key}\t{height}x{width}\n" for key, (height, width) in frames)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def count_classes(self) -> np.ndarray:
+        """Count the pixels of each train id in all labels, (256,) int64; bad frames have none."""
+
+        def count(number: int) -> np.ndarray:
+            try:
+                label = self._frames.read_label(number)
+                train_ids = to_train_ids(label, self._lut, self._frames.name(number))
+                return np.bincount(train_ids.ravel(), minlength=256)
+            except DataError as error:
+                self._count_bad(number, error)
+                return np.zeros(256, np.int64)
+
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
+            return sum(pool.map(count, range(len(self._frames))), np.zeros(256, np.int64))
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the shuffled indices of ``epoch``'s patches."""

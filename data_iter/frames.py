@@ -29,6 +29,9 @@ class Frames(Protocol):
     def name(self, number: int) -> str:
         """Say where a frame comes from, for messages."""
 
+    def key(self, number: int) -> str:
+        """Return a frame's name, the same wherever the data set lies and however it is read."""
+
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width); ``DataError`` where the file cannot be read."""
 
@@ -44,12 +47,14 @@ class Frames(Protocol):
         """Return a whole label, (h, w) uint8 as stored, without decoding the image."""
 
 
-def open_frames(layout: str, root: Path, split: str, home: str = "", cache_mb: int = 0) -> Frames:
+def open_frames(
+    layout: str, root: Path, split: str, home: str = "", cache_mb: int = 0, labelled: bool = True
+) -> Frames:
     """Open a split of a data set's official folder, or of a folder that prepare_data.py packed.
 
     Parameters
     ----------
-    layout, root, split, home
+    layout, root, split, home, labelled
         As for :func:`data_iter.datasets.find_samples`.
     cache_mb : int
         Keep decoded frames in memory up to this many MB (2**20 bytes); 0: none.
@@ -58,7 +63,7 @@ def open_frames(layout: str, root: Path, split: str, home: str = "", cache_mb: i
     if is_prepared(root):
         frames = RecordFrames(root, split)
     else:
-        samples = find_samples(layout, root, split, home)
+        samples = find_samples(layout, root, split, home, labelled)
         frames = FileFrames(samples, LAYOUTS[layout].read_label)
     return CachedFrames(frames, cache_mb << 20) if cache_mb else frames
 
@@ -85,6 +90,10 @@ class FileFrames:
     def name(self, number: int) -> str:
         """Say where a frame comes from."""
         return str(self._samples[number].label)
+
+    def key(self, number: int) -> str:
+        """Return a frame's name."""
+        return self._samples[number].name
 
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width)."""
@@ -146,6 +155,10 @@ class CachedFrames:
     def name(self, number: int) -> str:
         """Say where a frame comes from."""
         return self._frames.name(number)
+
+    def key(self, number: int) -> str:
+        """Return a frame's name."""
+        return self._frames.key(number)
 
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width)."""

@@ -216,6 +216,10 @@ class RecordFrames:
         """Say where a frame comes from."""
         return f"{self._frames[number][3].path}: frame {self._frames[number][0]}"
 
+    def key(self, number: int) -> str:
+        """Return a frame's name."""
+        return self._frames[number][0]
+
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width)."""
         return self._frames[number][1]

@@ -46,6 +46,7 @@ class Progress:
     batches: int = 0  # of an epoch
     devices: int = 0
     workers: int = 1
+    data: str = ""  # digest of the training frames' names and sizes; empty: not noted
     validated: int = 0  # frames of a validation that was broken off
     val_confusion: list[list[int]] = field(default_factory=list)  # of those frames
     exploded: int = 0  # latest iterations in a row whose loss was much too high
@@ -161,11 +162,16 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
         raise RunError(f"{file}: damaged: not a list of checkpoints ({error})") from None
 
 
-def check_same(folder: Path, before: Progress, now: dict[str, int]) -> None:
+def check_same(folder: Path, before: Progress, now: dict[str, int | str]) -> None:
     """Raise ``RunError`` where a run is to go on with other data, devices or workers."""
     for what, count in now.items():
         found = getattr(before, what)
-        if found not in (0, count):
+        if found not in (0, "", count):
+            if what == "data":
+                raise RunError(
+                    f"{folder}: the run was begun with other training images: their names or sizes "
+                    "differ; resume with --allow-changes if that is meant"
+                )
             where = " in an epoch" if what in ("patches", "batches") else ""
             raise RunError(
                 f"{folder}: the run was begun with {found} {what}{where}, now there are {count}; "

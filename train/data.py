@@ -2,20 +2,75 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from pathlib import Path
+
+import numpy as np
 
 from configs.datasets import DatasetSpec
 from configs.schema import Config
 from data_iter.crops import CropReader
+from data_iter.datasets import left_out
 from data_iter.frames import Frames, open_frames
+from data_iter.listing import shortened
+from data_iter.records import is_prepared
 from data_iter.segmentation_iter import SegmentationIter
 
+from .errors import RunError
 from .machine import allowed_cores
 
+log = logging.getLogger("train")
 
-def open_split(dataset: DatasetSpec, data_root: Path, split: str, cache_mb: int = 0) -> Frames:
-    """Open the images and labels of a split; ``DataError`` says what is wrong with the folder."""
-    return open_frames(dataset.layout, data_root, split, dataset.home, cache_mb)
+
+def open_split(
+    dataset: DatasetSpec, data_root: Path, split: str, cache_mb: int = 0, labelled: bool = True
+) -> Frames:
+    """Open the images and labels of a split; ``DataError`` says what is wrong with the folder.
+
+    Without ``labelled`` an image may lack its label until it is read. What lies in the folder and
+    takes no part is logged.
+    """
+    frames = open_frames(dataset.layout, data_root, split, dataset.home, cache_mb, labelled)
+    if not is_prepared(data_root):
+        for part in split.split("+"):
+            for what, names in zip(
+                ("labels without an image", "no image or label"),
+                left_out(dataset.layout, data_root, part),
+            ):
+                if names:
+                    log.warning("split %s: left out, %s: %s", part, what, shortened(names))
+    return frames
+
+
+def with_class_weights(config: Config, dataset: DatasetSpec, reader: CropReader) -> Config:
+    """Work out ``solver.class_weights = auto`` from the labels of the training split.
+
+    A class weighs the square root of (median frequency / its frequency), scaled so that the mean
+    over all pixels is 1 (after Eigen and Fergus, arXiv:1411.4734, whose rule has no root).
+
+    Raises
+    ------
+    RunError
+        No pixel has a class.
+    """
+    if config.solver.class_weights != ("auto",):
+        return config
+    counts = reader.count_classes()[: dataset.num_classes]
+    if not counts.sum():
+        raise RunError(
+            "solver.class_weights = auto: every pixel of the training labels is ignored, so there "
+            "is nothing to learn"
+        )
+    shares = counts / counts.sum()
+    there = shares > 0
+    weights = np.ones(len(shares))
+    weights[there] = np.sqrt(np.median(shares[there]) / shares[there])
+    weights[there] /= (shares * weights)[there].sum()
+    named = tuple(float(f"{weight:.3g}") for weight in weights)
+    return dataclasses.replace(
+        config, solver=dataclasses.replace(config.solver, class_weights=named)
+    )
 
 
 def open_batches(
@@ -24,7 +79,9 @@ def open_batches(
     """Open the training batches: of ``workers`` parts the one with the number ``rank``."""
     data = config.data
     reader = CropReader(
-        open_split(dataset, data_root, data.train_split, data.cache_mb),
+        open_split(
+            dataset, data_root, data.train_split, data.cache_mb, data.on_bad_sample == "stop"
+        ),
         label_lut=dataset.label_lut,
         ignore_id=dataset.ignore_id,
         mean_rgb=config.network.mean_rgb,

@@ -12,6 +12,7 @@ from configs.loader import differences
 from configs.schema import Config
 
 from .errors import RunError
+from .machine import PROJECT
 from .network import build_symbol, param_shapes
 from .params import Params, read_params
 from .run_dir import RunDir
@@ -46,6 +47,8 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
             xavier(mx.init.InitDesc(name, attributes.get(name)), group[name])
     if config.solver.source:
         source = Path(config.solver.source)
+        if not source.exists() and (PROJECT / source).exists():
+            source = PROJECT / source  # own.cfg starts from models/camvid, wherever it is called
         _take_over(params, _newest(RunDir(source), config) if source.is_dir() else source)
     return params
 

@@ -91,6 +91,11 @@ def mean_score(scores: Iterable[float]) -> float:
     return sum(present) / len(present) if present else float("nan")
 
 
+def or_none(score: float) -> float | None:
+    """Return a score as JSON has it: NaN becomes None."""
+    return None if np.isnan(score) else float(score)
+
+
 def pixel_accuracy(confusion: np.ndarray) -> float:
     """Share of counted pixels whose class is right; NaN where none is counted."""
     total = confusion.sum()

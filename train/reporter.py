@@ -70,6 +70,7 @@ class Reporter:
         self._epoch = add("epoch", total=length, completed=done % length, scores="")
         self._frames = add("validation", total=1, visible=False, scores="")
         self._since, self._samples, self._steps = time.monotonic(), 0, 0
+        self._explained: set[str] = set()
 
     def __enter__(self) -> Reporter:
         self._bar.start()
@@ -94,8 +95,11 @@ class Reporter:
         self._bar.advance(self._task)
         self._bar.advance(self._epoch)
 
-    def train(self, epoch: int, iteration: int, lr: float, loss: float, miou: float) -> None:
-        """Report the training since the last report; ``epoch`` counts from 1."""
+    def train(self, epoch: int, iteration: int, lr: float, loss: float, miou: float | None) -> None:
+        """Report the training since the last report; ``epoch`` counts from 1.
+
+        ``miou`` is None where no pixel of the crops has a class.
+        """
         seconds = max(time.monotonic() - self._since, 1e-9)
         rate, pace = self._samples / seconds, seconds / max(self._steps, 1)
         self._since, self._samples, self._steps = time.monotonic(), 0, 0
@@ -104,7 +108,10 @@ class Reporter:
             {"epoch": epoch, "iteration": iteration},
             {"lr": lr, "loss": loss, "train_miou": miou, "samples_per_second": round(rate, 3)},
         )
-        scores = f"loss {loss:.4f}  mIoU {100 * miou:.1f} %  {rate:.2f} samples/s"
+        if miou is None:
+            self._explain("the crops", "no pixel of them has a class, so nothing is learnt of them")
+        shown = "-" if miou is None else f"{100 * miou:.1f} %"
+        scores = f"loss {loss:.4f}  mIoU {shown}  {rate:.2f} samples/s"
         self._bar.update(self._task, scores=scores)
         of_epoch = epoch * (self._iterations // self._epochs) - iteration
         left = (_duration(pace * n) for n in (of_epoch, self._iterations - iteration))
@@ -133,12 +140,14 @@ class Reporter:
         width = max(map(len, self._classes), default=0)
         self.say(
             f"epoch {epoch}  validation mIoU {_change(scores['val_miou'], before['val_miou'])}  "
-            f"pixel accuracy {100 * scores['val_pixel_accuracy']:.2f} %",
+            f"pixel accuracy {_change(scores['val_pixel_accuracy'], None)}",
             *(
                 f"  {name:<{width}}  {_change(iou, old)}"
                 for (name, iou), old in zip(found, before["val_iou"])
             ),
         )
+        if scores["val_miou"] is None:
+            self._explain("the validation split", "every label pixel is ignored: no score, no best")
         self._before = scores
         self._bar.reset(self._epoch)
         self._since, self._samples, self._steps = time.monotonic(), 0, 0
@@ -162,6 +171,12 @@ class Reporter:
         lines.append(f"next: python tools/predict.py IMAGES --model {run}{epoch}")
         lines.append(f"      python tools/report.py curves {run} --out curves.png")
         self.say(*lines)
+
+    def _explain(self, what: str, why: str) -> None:
+        """Say once why a score is missing."""
+        if what not in self._explained:
+            self._explained.add(what)
+            log.warning("%s: %s (python tools/prepare_data.py check shows the classes)", what, why)
 
     def _write(self, iteration: int, place: dict[str, int], scores: dict[str, Any]) -> None:
         if self._run:

@@ -40,7 +40,7 @@ def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run:
             "solver.stop_after needs workers that keep step: solver.kvstore is dist_async"
         )
     weights, classes = len(solver.class_weights), dataset.num_classes
-    if weights not in (0, classes):
+    if weights not in (0, classes) and solver.class_weights != ("auto",):
         raise RunError(
             f"solver.class_weights: expected {classes} numbers, one for each class of "
             f"{dataset.name}, got {weights}"
@@ -76,6 +76,7 @@ def start(
         "batches": len(batches),
         "devices": len(contexts),
         "workers": workers.count,
+        "data": batches.reader.digest(),
     }
     state: Params = {}
     if checkpoint.read_manifest(run.path):

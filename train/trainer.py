@@ -18,12 +18,12 @@ from data_iter.segmentation_iter import SegmentationIter
 
 from . import checkpoint
 from .checkpoint import Progress
-from .data import open_batches, open_split
+from .data import open_batches, open_split, with_class_weights
 from .distributed.workers import Workers
 from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
 from .memory import check_training
-from .metrics import confusion_matrix, iou, mean_score
+from .metrics import confusion_matrix, iou, mean_score, or_none
 from .module import TrainingModule
 from .network import build_symbol
 from .params import Params, join_params
@@ -93,8 +93,12 @@ def train(
         frame_hw = frames.hw(0) if frames and writes else None
         memory = check_training(config, dataset, contexts, frame_hw, ignore_memory)
         batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
+        config = with_class_weights(config, dataset, batches.reader)
         folder = run.open(config, dataset, resume, allow_changes) if writes else run.join()
         with closing(batches), folder, explained(config, out, data_root):
+            weights = zip(dataset.train_classes, config.solver.class_weights)
+            if shown := ", ".join(f"{row.name} {weight:g}" for row, weight in weights):
+                log.info("solver.class_weights: %s", shown)
             progress, module = start(
                 config, dataset, batches, contexts, run, workers, allow_changes
             )
@@ -225,7 +229,7 @@ class Trainer:
         if progress.confusion:
             confusion += np.array(progress.confusion)
         progress.confusion = confusion.tolist()
-        loss, miou = float(np.mean(progress.losses)), mean_score(iou(confusion))
+        loss, miou = float(np.mean(progress.losses)), or_none(mean_score(iou(confusion)))
         progress.losses = []
         self.reporter.train(progress.epoch + 1, progress.iteration, self.module.lr, loss, miou)
 
@@ -259,7 +263,8 @@ class Trainer:
             return False
         self.reporter.validation(progress.epoch + 1, progress.iteration, scores)
         progress.val_miou = scores["val_miou"]
-        if progress.best_miou is None or progress.val_miou > progress.best_miou:
+        better = progress.best_miou is None or (progress.val_miou or 0) > progress.best_miou
+        if progress.val_miou is not None and better:
             progress.best, progress.best_miou = progress.name, progress.val_miou
         return True
 

@@ -12,7 +12,7 @@ from data_iter.frames import Frames
 from data_iter.labels import to_train_ids
 
 from .checkpoint import Progress
-from .metrics import confusion_matrix, iou, mean_score, pixel_accuracy
+from .metrics import confusion_matrix, iou, mean_score, or_none, pixel_accuracy
 from .segmenter import PixelSegmenter
 from .stop import StopWish
 
@@ -59,7 +59,8 @@ def validate(
     dict or None
         None where ``stop`` ended it early; else
         ``val_miou`` (0..1, over the classes that occur), ``val_pixel_accuracy`` and ``val_iou``, a
-        list by train id, None for a class that neither truth nor prediction has.
+        list by train id, None for a class that neither truth nor prediction has; None for all
+        where every label pixel is ignored.
     """
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
     if progress.validated:
@@ -74,7 +75,7 @@ def validate(
     progress.validated, progress.val_confusion = 0, []
     classes = iou(confusion)
     return {
-        "val_miou": mean_score(classes),
-        "val_pixel_accuracy": pixel_accuracy(confusion),
-        "val_iou": [None if np.isnan(value) else float(value) for value in classes],
+        "val_miou": or_none(mean_score(classes)),
+        "val_pixel_accuracy": or_none(pixel_accuracy(confusion)),
+        "val_iou": [or_none(value) for value in classes],
     }
