@@ -141,6 +141,15 @@ def test_help_is_the_docstring(path, capsys):
     assert f"python {name(path)}" in text, "the docstring should show how to call it"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_consoles_print_names_as_they_are(path):
+    """Rich would read ``[unlabeled]`` as markup, and drop it."""
+    for node in ast.walk(ast.parse(path.read_text(), name(path))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
+            markup = [word.value for word in node.keywords if word.arg == "markup"]
+            assert [getattr(value, "value", None) for value in markup] == [False]
+
+
 def test_light_modules_do_not_load_mxnet():
     code = (
         "import sys, configs.loader, configs.datasets, data_iter.transforms, data_iter.image_files;"

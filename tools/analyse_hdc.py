@@ -52,7 +52,7 @@ def main(argv=None) -> int:
     parser.add_argument("--depth", type=int, default=101, choices=sorted(UNITS))
     parser.add_argument("--out", type=Path, help="save the picture as this PNG")
     options = parser.parse_args(argv)
-    console = Console()
+    console = Console(markup=False)
     if options.schedule and options.config:
         raise ConfigError("give a schedule or --config, not both")
     if not options.schedule and not options.config:

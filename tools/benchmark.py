@@ -56,7 +56,7 @@ def main(argv=None) -> int:
     for row in importlib.import_module(f"tools.bench.{args.subject}").rows(**options):
         rows.append({**row, "processor": processor()})
         print(f"{row['name']}: {row['value']:.4g} {row['unit']}", file=sys.stderr, flush=True)
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
         console.width = WIDTH
     table = Table("name", "value", "unit", "ratio", "to", "runs", title=processor())

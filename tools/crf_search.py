@@ -169,7 +169,7 @@ def print_results(rows: Sequence[dict[str, Any]], shown: int = 20) -> None:
     for row in [*rows[:shown], *(row for row in rows[shown:] if not row["point"])]:
         values = [str(getattr(row["point"], name, "-")) for name in names]
         table.add_row(*values, f"{100 * row['mean_iou']:.2f}", f"{100 * row['pixel_accuracy']:.2f}")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @command

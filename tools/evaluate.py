@@ -189,7 +189,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     check_together(args)
-    console = Console()
+    console = Console(markup=False)
     if args.model and args.epoch == "all":
         result = score_epochs(args, console)
     elif args.model:

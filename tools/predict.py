@@ -247,7 +247,7 @@ def main(argv=None) -> int:
             "pixels near the seams may differ from those of the whole image (they don't with an "
             "overlap of twice as far and scales in steps of 1/4)"
         )
-    console = Console()
+    console = Console(markup=False)
     bad: list[str] = []
     if images:
         if args.on_bad == "stop":

@@ -161,7 +161,7 @@ def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
 @contextmanager
 def _progress(title: str) -> Iterator[Callable]:
     """Show a bar on a terminal; yields start(total) -> advance(count=1)."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def start(total: int) -> Callable[..., None]:

@@ -76,7 +76,7 @@ def main(argv=None) -> int:
             temporary.write_text(symbol.tojson(), encoding="utf-8")
     data_shape = (1, 3, *hw)
     layers = summarise(symbol, data_shape)
-    console = Console()
+    console = Console(markup=False)
     console.print(layers_table(layers, f"{options.config.stem}, input {hw[0]} x {hw[1]}"))
     parameters = sum(layer.parameters for layer in layers)
     kept = sum(layer.activations for layer in layers)

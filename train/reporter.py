@@ -54,7 +54,7 @@ class Reporter:
         self._classes, self._palette = classes, palette
         self._before = run.last_validation() if run else None
         self._board = Board(run.path, done) if run else None
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -20,7 +20,7 @@ def in_turn(measures: Mapping[str, Callable[[], Result]], runs: int) -> dict[str
     So what disturbs the machine for a while disturbs all that is compared.
     """
     found: dict[str, list[Result]] = {name: [] for name in measures}
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     turns = [*measures] * runs
     for name in track(turns, "measuring", console=console, disable=not console.is_terminal):
         found[name].append(measures[name]())

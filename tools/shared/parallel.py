@@ -88,7 +88,7 @@ def _end_with_parent() -> None:
 
 
 def _shown(results: Iterable[Result], what: str, total: int) -> Iterable[Result]:
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     return track(
         results, what, total, console=console, transient=True, disable=not console.is_terminal
     )

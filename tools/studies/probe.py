@@ -38,7 +38,7 @@ def dry_run(place: Place, todo: Sequence[Unit]) -> None:
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
         cells = (network, ", ".join(map(str, seeds)), f"{updates:,}", f"{hours:.2f}")
         table.add_row(*cells, f"{memory:.1f}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(f"{len(todo)} trainings, about {total:.1f} hours, scoring not counted")
 

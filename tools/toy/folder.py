@@ -41,7 +41,7 @@ def make(out: Path, settings: dict) -> bool:
             settings["frames"], settings["seed"], tuple(settings["hw"])
         )
         total = sum(split_sizes(settings["layout"], settings["frames"]).values())
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         quiet = not console.is_terminal
         progress = track(files, "Drawing", total, console=console, transient=True, disable=quiet)
         for frame_files in progress:

@@ -41,7 +41,7 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
 
 def read_photographs(files: list[Path], config: Config) -> Iterator[np.ndarray]:
     """Read images as batches (N, 3, 224, 224) float32, RGB minus ``network.mean_rgb``."""
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, markup=False)
     batch = []
     for file in track(
         files, "measuring", console=console, transient=True, disable=not console.is_terminal
