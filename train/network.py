@@ -24,6 +24,9 @@ def build_symbol(
 
     The options are for training: learning the BN statistics, and ``solver.class_weights``.
     """
+    weights = config.solver.class_weights if weighted else ()
+    if weights == ("auto",):  # not counted yet; the graph is as large
+        weights = (1.0,) * dataset.num_classes
     return get_symbol(
         classes=dataset.num_classes,
         head=dataset.name,
@@ -31,7 +34,7 @@ def build_symbol(
         # The release's graph is that of valid; its scale is the optimiser's (train/module.py).
         normalization="fixed" if config.solver.normalization == "fixed" else "valid",
         ignore_label=dataset.ignore_id,
-        class_weights=config.solver.class_weights if weighted else (),
+        class_weights=weights,
         **config.network.graph_options,
     )
 
