@@ -1,8 +1,9 @@
 """How much memory training and prediction take, told before they take it.
 
 On CPUs MXNet 1.9.1 keeps every layer's output and its gradient when it trains through oneDNN; its
-own memory plan counts a third of that. On GPUs the plan holds. The constants were fitted to the
-peaks of five trainings (docs/measurements.md); the largest error was 7%.
+own memory plan counts a third of that. On GPUs the plan is taken as it is, which was never
+measured. The constants were fitted to the peaks of five trainings (docs/measurements.md); the
+largest error was 7%.
 """
 
 from __future__ import annotations
