@@ -15,7 +15,8 @@ import pytest
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from data_iter.cells import pack_labels
-from train.network import HEAD, build_symbol, initial_params
+from train.initial import initial_params
+from train.network import HEAD, build_symbol
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HW = (296, 304)

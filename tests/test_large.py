@@ -9,7 +9,8 @@ from tiny_run import TINY, make_run, noise, random_params
 
 from configs.datasets import load_dataset
 from configs.schema import Config
-from tools.inference.run import load_segmenter, read_run
+from tools.inference.backends import load_segmenter
+from tools.inference.run import read_run
 from train import large
 from train.folding import inference_graph
 from train.large import split_convolutions
