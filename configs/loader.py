@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ConfigError
-from .schema import SECTIONS, Config, Solver, check_together, check_value, parse
+from .schema import SECTIONS, Config, Solver, check_together
 from .text_files import read_text
+from .values import check_value, parse
 
 LEARN_BN = ("solver", "learn_bn_epochs")
 

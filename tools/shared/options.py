@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.schema import parse
+from configs.values import parse
 from train.machine import PROJECT
 
 EMBEDDED = PROJECT / "models" / "camvid"  # the run folder of the embedded network
