@@ -43,7 +43,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed}: expected at least 0")
-    images = find_images(args.images, args.out)
+    images = find_images(args.images, args.out)[0]
     for kind in CORRUPTIONS:
         (args.out / kind).mkdir(parents=True, exist_ok=True)
 
