@@ -110,3 +110,17 @@ def test_wrong_options(city, options, message, capsys):
     assert panels(city, "--predictions", city / "a", *options) == 2
     assert message in capsys.readouterr().err
     assert not (city / "f.png").exists()
+
+
+def test_an_overlay_of_all_classes_with_a_legend(city):
+    options = ("--predictions", city / "a", "--frames", "ulm_000001_000019")
+    assert panels(city, *options, "--overlay", "all", "--legend") == 0
+    figure = np.array(Image.open(city / "f.png"))
+    assert (cell(figure, 0, 0) == 90).all()
+    blended = cell(figure, 0, 1)
+    for columns, train_id in ((slice(0, 10), 0), (slice(10, None), 10)):
+        expected = (90 + CITY.palette[train_id].astype(float)) / 2
+        assert np.abs(blended[:, columns] - expected).max() <= 0.5
+    below = figure[CAPTION + 20 :].reshape(-1, 3).tolist()
+    for row in CITY.train_classes:
+        assert list(row.color) in below, row.name

@@ -35,7 +35,7 @@ from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
-from tools.shared.pictures import colours, shrink, tint
+from tools.shared.pictures import add_legend, colours, overlay, shrink, tint
 from tools.shared.probabilities import read_probabilities
 from tools.scoring.classes import values_kind
 from tools.shared.pairs import files, frame_name
@@ -121,7 +121,8 @@ def parse_crop(text: str | None) -> tuple[slice, slice]:
 def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
     """Build the figure of the command line."""
     crop = parse_crop(args.crop)
-    road = class_of(args.overlay, dataset) if args.overlay else None
+    over_all = args.overlay == "all"
+    one = class_of(args.overlay, dataset) if args.overlay and not over_all else None
     image_files = [find(args.images, frame, IMAGE_SUFFIXES, dataset) for frame in args.frames]
     paths = [
         [find(folder, frame, (".png", ".npz"), dataset) for frame in args.frames]
@@ -131,7 +132,7 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
     rows = []
     for file, frame, *labels in zip(image_files, args.frames, *predictions):
         image = read_image(file)
-        row = [] if args.overlay else [(image, True)]
+        row = [] if one is not None else [(image, True)]
         if args.ground_truth:
             path = find(args.ground_truth, frame, (".png",), dataset)
             truth = LAYOUTS[dataset.layout].read_label(path)
@@ -143,13 +144,14 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
                     f"{prediction.shape[1]}x{prediction.shape[0]} (width x height)"
                 )
             painted = colours(prediction, dataset)
-            row.append(
-                (painted, False) if road is None else (tint(image, prediction == road), True)
-            )
+            if one is not None:
+                row.append((tint(image, prediction == one), True))
+            else:
+                row.append((overlay(image, painted), True) if over_all else (painted, False))
         if not image[crop].size:
             raise ConfigError(f"--crop {args.crop}: outside of {file}")
         rows.append([shrink(picture[crop], PANEL_WIDTH, photo) for picture, photo in row])
-    captions = [] if args.overlay else ["input"]
+    captions = [] if one is not None else ["input"]
     captions += ["ground truth"] if args.ground_truth else []
     return compose(rows, [*captions, *(args.captions or [p.name for p in args.predictions])])
 
@@ -176,15 +178,20 @@ def main(argv=None) -> int:
     add("--frames", required=True, nargs="+", help="names of the frames, a row each")
     add("--values", choices=("label_id", "train_id"), help="what predictions hold")
     add("--crop", metavar="TOP,LEFT,HEIGHT,WIDTH", help="show this part, in pixels")
-    add("--overlay", metavar="CLASS", help="show the image with this class in red")
-    add("--out", required=True, type=Path, metavar="FILE", help="the figure, .png")
+    add("--overlay", metavar="CLASS", help="show the image with this class in red, or with all")
+    add("--legend", action="store_true", help="show the classes' names and colours below")
+    add("--out", required=True, type=Path, metavar="FILE", help="the figure, .png or .jpg")
     args = parser.parse_args(argv)
     if args.captions and len(args.captions) != len(args.predictions):
         raise ConfigError(f"--captions: expected {len(args.predictions)}, one for each folder")
 
-    picture = figure(args, load_dataset(args.dataset))
+    dataset = load_dataset(args.dataset)
+    picture = figure(args, dataset)
+    if args.legend:
+        picture = Image.fromarray(add_legend(np.asarray(picture), dataset))
+    kind = "JPEG" if args.out.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     with atomic_write(args.out) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format=kind, quality=90)
     print(f"{args.out}: {picture.width}x{picture.height}")
     return 0
 
