@@ -142,3 +142,13 @@ def test_the_default_run_folder_names_config_and_data_set(root):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (root / "runs/tiny-mine/config.cfg").is_file()
+
+
+def test_a_missing_folder_of_a_result_is_made_and_numbers_are_asked_for_in_english(root, capsys):
+    labels, out = str(root / "labels/val"), root / "deep/er/scores.json"
+    options = ["--dataset", "camvid", "--ground-truth", labels, "--predictions", labels]
+    assert evaluate.main([*options, "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["images"] == 2
+    assert predict.main([str(root / "images"), "--scales", "1,x", "--out", str(root / "p")]) == 2
+    assert "--scales 1,x: expected numbers separated by commas" in capsys.readouterr().err
+    assert not (root / "p").exists()

@@ -30,7 +30,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     Parameters
     ----------
     path : path-like
-        The final name; its folder must exist.
+        The final name; its folder is made where it is missing.
 
     Yields
     ------
@@ -41,11 +41,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The folder is missing or cannot be written, or the disk is full.
+        The folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
     prefix = f".{path.stem[:SHOWN]}-"
     temporary, handle = None, -1
+    made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
+    path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
     try:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
@@ -60,6 +62,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # another's file may lie in it by now
+            for folder in made:
+                folder.rmdir()
         if isinstance(error, OSError) and error.errno and _is_ours(error.filename, prefix):
             error.filename = str(path)  # the name that the user knows
         raise

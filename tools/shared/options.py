@@ -38,8 +38,9 @@ def numbers(option: str, text: str, kind: str) -> tuple:
     """Read ``1,2`` as a tuple of ``kind``, int or float; ``ConfigError`` names the option."""
     try:
         return parse(f"tuple[{kind}, ...]", text)
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: expected {error}s separated by commas") from None
+    except ValueError:
+        what = "whole numbers" if kind == "int" else "numbers"
+        raise ConfigError(f"{option} {text}: expected {what} separated by commas") from None
 
 
 def parse_hw(option: str, text: str | None) -> tuple[int, int] | None:
