@@ -85,8 +85,12 @@ def test_every_package_and_data_file_is_declared(setup):
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             if path.suffix in (".cfg", ".yaml", ".html", ".json"):
-                patterns = setup.package_data[".".join(path.parent.relative_to(ROOT).parts)]
-                assert any(path.match(pattern) for pattern in patterns), path
+                declared = (
+                    ROOT.joinpath(*name.split("."), pattern)
+                    for name, patterns in setup.package_data.items()
+                    for pattern in patterns
+                )
+                assert any(path.match(str(pattern)) for pattern in declared), path
 
 
 def test_every_import_is_declared(setup):
@@ -103,6 +107,7 @@ def test_every_import_is_declared(setup):
                     names = [node.module]
                 foreign = {name.split(".")[0] for name in names} - set(PACKAGES)
                 foreign -= sys.stdlib_module_names if sys.version_info >= (3, 10) else foreign
+                foreign -= {"torch"}  # only read with where a user has it: tools/weights/arrays.py
                 assert {name.lower() for name in foreign} <= declared, path
 
 
