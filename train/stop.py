@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
+Handler = Callable[[int, "FrameType | None"], object]
 SAVED = 75  # exit code "saved, start me again": EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+@contextmanager
+def handling(
+    handler: Handler, numbers: Sequence[signal.Signals] = SIGNALS
+) -> Iterator[dict[signal.Signals, Any]]:
+    """Let ``handler`` have the signals within the block; gives the handlers from before.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays so.
+    """
+    before = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)
+    }
+    try:
+        yield before
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class StopWish:
@@ -33,16 +57,12 @@ class StopWish:
         return None
 
     def __enter__(self) -> StopWish:
-        self._before = {
-            number: signal.signal(number, self._notice)
-            for number in SIGNALS
-            if not (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN)  # nohup
-        }
+        self._handling = handling(self._notice)
+        self._before = self._handling.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(None, None, None)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name

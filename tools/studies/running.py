@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from train import machine
 from train.atomic import locked
 from train.errors import RunError
-from train.stop import SAVED
+from train.stop import SAVED, handling
 
 from tools.studies.plan import Row, Study
 from tools.studies.results import append_result, read_results
@@ -181,10 +181,5 @@ def _passing_on(child: subprocess.Popen) -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, number)
 
-    numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
+    with handling(pass_on, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

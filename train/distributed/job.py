@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import RunError
-from ..stop import SAVED, SIGNALS
+from ..stop import SAVED, handling
 
 POLL = 0.2  # all in seconds
 STARTING = 180  # until the first iteration a process may be silent so long (loading libraries)
@@ -228,9 +228,5 @@ class Job:
         def notice(number: int, frame: FrameType | None) -> None:
             self._signals.append(number)
 
-        before = {number: signal.signal(number, notice) for number in SIGNALS}
-        try:
+        with handling(notice):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
