@@ -126,7 +126,7 @@ def test_the_picture_is_figure_2(tmp_path, capsys):
         (["1,2;9999"], "expected at most 4096"),
         (["bigger", "--config", "x.cfg"], "not both"),
         (["--out", "x.png"], "--out needs one schedule"),
-        (["bigger", "--out", "/nowhere/x.png"], "/nowhere"),
+        (["bigger", "--out", f"{__file__}/x.png"], f"{__file__}"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, said, capsys):

@@ -459,13 +459,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
 
 def test_errors_name_the_file_that_the_user_asked_for(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError) as missing, atomic_write(tmp_path / "none" / "a.txt"):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as below, atomic_write(tmp_path / "file" / "a.txt"):
         pass
-    assert missing.value.filename == str(tmp_path / "none" / "a.txt")
+    assert below.value.filename == str(tmp_path / "file")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError) as missing, atomic_write("none/a.txt"):
+    with pytest.raises(NotADirectoryError) as below, atomic_write("file/a.txt"):
         pass
-    assert missing.value.filename == "none/a.txt"
+    assert below.value.filename == "file"
+    (tmp_path / "file").unlink()
 
     def fill_the_disk():
         with atomic_write(tmp_path / "a.txt"):

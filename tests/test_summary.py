@@ -83,7 +83,7 @@ def test_planned_memory_is_between_the_largest_layer_and_everything():
         (["--hw", "100,200"], "multiples of 8"),
         (["--hw", "0,8"], "expected HEIGHT,WIDTH"),
         (["--hw", "96x160"], "expected HEIGHT,WIDTH"),
-        (["--symbol", "/nowhere/g.json"], "/nowhere"),
+        (["--symbol", f"{__file__}/g.json"], f"{__file__}"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, said, capsys):

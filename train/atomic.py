@@ -47,7 +47,10 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     prefix = f".{path.stem[:SHOWN]}-"
     temporary, handle = None, -1
     made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path.parent)) from None
     _clear_once(path.parent)
     try:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
