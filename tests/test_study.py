@@ -59,7 +59,7 @@ def test_a_row_is_its_base_with_its_settings(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seeds: [1, 2]", "seeds: [1, 1]", "1 stands there twice"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "1 is given twice"),
         ("question:", "qestion:", "unknown key 'qestion'"),
         ("base: tiny.cfg", "metric: mean_iou", "has no base"),
         ("name: bilinear", "name: duc", "another row is named 'duc'"),

@@ -1,8 +1,8 @@
 """Show what a dilation schedule does to the receptive field: the paper's section 3.2 in numbers.
 
-M_i of equation (2) and its goal M_2 <= 3, the receptive field, the increase as Table 2 counts it
-beside the printed figure, the share of the seen square that is really sampled, and a picture like
-Figure 2. Sizes are in feature pixels, at 1/8 of the image (1/4 at downsample 4).
+It shows M_i of equation (2) and the goal M_2 <= 3, the receptive field, its increase as Table 2
+counts it beside the printed figure, the share of the receptive field that is sampled, and a picture
+like Figure 2. Sizes are in feature pixels, at 1/8 of the image (1/4 at downsample 4).
 
     python tools/analyse_hdc.py                              all named schedules, one line each
     python tools/analyse_hdc.py bigger --out bigger.png      one of them
@@ -36,8 +36,8 @@ from symbols.hdc import Rates
 from symbols.resnet import UNITS, convolutions
 from train.atomic import atomic_write
 
-WIDEST = 4096  # feature pixels; a larger receptive field is a mistake and its picture takes GB
-PANEL = 260  # pixels a side of each picture of a receptive field
+WIDEST = 4096  # feature pixels; a larger receptive field is a mistake and would take GB
+PANEL = 260  # side in pixels of each picture of a receptive field
 PANELS = 5  # layers of one group that are drawn
 BLUE, RED, WHITE, GRID = (66, 114, 196), (214, 39, 40), (255, 255, 255), (205, 205, 205)
 
@@ -86,7 +86,7 @@ def read_stages(
         schedule, depth, finer = network.dilation, network.depth, 8 // network.downsample
     res4, res5 = hdc.schedule(str(schedule), convolutions(depth))
     stages = {"res4": res4, "res5": res5}
-    if finer > 1:  # symbols.resnet doubles every rate behind the stride that is gone
+    if finer > 1:  # symbols.resnet doubles every rate after the removed stride
         stages = {"res3": (1,) * convolutions(depth)[1], **stages}
         stages = {name: tuple(r * finer for r in rates) for name, rates in stages.items()}
     printed = hdc.PRINTED_INCREASE.get(str(schedule)) if (depth, finer) == (101, 1) else None
@@ -111,7 +111,7 @@ def rising_groups(rates: Rates) -> list[Rates]:
 
 
 def comparison(depth: int) -> Table:
-    """Every named schedule, whole stack of res4 and res5."""
+    """A table of the named schedules, each over all of res4 and res5."""
     table = Table(
         "schedule", "res4; res5", "RF", "increase", "Table 2", "sampled",
         title=f"ResNet-{depth}, downsample 8, feature pixels",
@@ -131,7 +131,7 @@ def comparison(depth: int) -> Table:
 
 
 def groups_table(stages: dict[str, Rates]) -> Table:
-    """Equation (2) for every distinct rising group, and whether M_2 <= K."""
+    """A table of equation (2) for every distinct rising group, with M_2 <= K or not."""
     table = Table("stage", "group", "times", "M_1 ... M_n", "M_2 <= 3", "sampled")
     for stage, rates in stages.items():
         for group, times in Counter(rising_groups(rates)).items():
@@ -147,7 +147,7 @@ def groups_table(stages: dict[str, Rates]) -> Table:
 
 
 def stacks_table(stages: dict[str, Rates]) -> Table:
-    """Equation (2) and exact coverage of each stage and of all of them together."""
+    """A table of equation (2) and the exact coverage, per stage and for all stages together."""
     table = Table(
         "stack", "M_1", "M_2", "M_2 <= 3", "receptive field", "sampled",
         caption="M_2 <= 3 promises 100% where the first rate is 1",
@@ -180,7 +180,7 @@ def increase_line(stages: dict[str, Rates], printed: int | None) -> str:
 
 
 def shorten(values: Rates) -> str:
-    """Write numbers with repeated beginnings folded: ``(1 2 5 9)x5 1 2 5``, ``2 x23``."""
+    """Write numbers with their repeated start folded: ``(1 2 5 9)x5 1 2 5``, ``2 x23``."""
     for period in range(1, len(values) // 2 + 1):
         times = len(values) // period
         if values[: period * times] == values[:period] * times:
@@ -194,12 +194,12 @@ def shorten(values: Rates) -> str:
 
 
 def picture(stages: dict[str, Rates]) -> Image.Image:
-    """A row per distinct group, layer upon layer as in Figure 2, and one for the whole stacks."""
+    """A row per distinct group, layer after layer as in Figure 2, and one row for the stacks."""
     rows = []
     for stage, rates in stages.items():
         groups = dict.fromkeys(rising_groups(rates))
         begun = {group[:n] for group in groups for n in range(len(group))}
-        for group in (g for g in groups if g not in begun):  # a begun group shows nothing new
+        for group in (g for g in groups if g not in begun):  # an unfinished group shows nothing new
             layers = [group[:n] for n in range(1, min(len(group), PANELS) + 1)]
             rows.append([(f"{stage}: r = {shorten(part)}", part) for part in layers])
     if len(stages) > 1:

@@ -1,13 +1,13 @@
-"""Measure speed: each thing several times, things that are compared in turn in the same run.
+"""Measure speed: everything several times, and what is compared in turn within one run.
 
     python tools/benchmark.py data
     python tools/benchmark.py predict --json rows.json
     python tools/benchmark.py predict --sizes 544,1024x2048 --cases openvino_int8 --runs 5
 
-Subjects: data, train, predict, evaluate, crf. Printed are medians; a ratio is the median of the
-ratios pair by pair, so that a machine that is busy now and then does not tilt it. Rows go to
-standard error as they come, and as a table at the end; each subject is meant to end within five
-minutes on two cores. Every row of the JSON file names the processor and its instructions.
+Subjects: data, train, predict, evaluate, crf. The command prints medians. A ratio is the median of
+the ratios pair by pair, so that short disturbances of the machine do not change it. Rows go to
+standard error as they are measured, and to a table at the end. Each subject takes at most about
+five minutes on two cores. Every row of the JSON file names the processor and its instructions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tools.shared.options import parse_hw
 from train.atomic import atomic_write
 from train.machine import processor
 
-WIDTH = 160  # of a table that goes into a file
+WIDTH = 160  # characters, of a table that goes into a file
 SUBJECTS = ("data", "train", "predict", "evaluate", "crf")
 
 
@@ -44,14 +44,14 @@ def main(argv=None) -> int:
     )
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--runs", type=int, default=3, help="of everything (default 3)")
+    parser.add_argument("--runs", type=int, default=3, help="repetitions of everything (default 3)")
     parser.add_argument("--sizes", metavar="H[xW],...", help="predict: image sizes (default 544)")
-    parser.add_argument("--cases", metavar="NAME,...", help="predict: backend_precision, some only")
+    parser.add_argument("--cases", metavar="NAME,...", help="predict: only these backend_precision")
     args = parser.parse_args(argv)
     if args.runs < 1:
         parser.error("--runs must be at least 1")
     options = _options(args)
-    # Each subject brings large libraries of its own, so only the one asked for is imported.
+    # Each subject loads large libraries, so only the chosen one is imported.
     rows = []
     for row in importlib.import_module(f"tools.bench.{args.subject}").rows(**options):
         rows.append({**row, "processor": processor()})

@@ -3,7 +3,7 @@
   python tools/env.py
   python tools/env.py --json
 
-It works where MXNet does not, and says why MXNet does not.
+It also works where MXNet does not, and then says why.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 if not __package__:  # run as a file: make the project importable, and only the project
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-# First, as in every command; train.runtime would stop where MXNet cannot load.
+# First, as in every command. Not train.runtime: it stops where MXNet cannot load.
 from train.command import command  # isort: skip
 
 import argparse
@@ -63,7 +63,7 @@ def main(argv=None) -> int:
 
 
 def memory() -> dict[str, str]:
-    """Return the machine's memory, all of it and what is free to use."""
+    """Return the machine's memory: total and available."""
     kib = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE))
     return {
         name: f"{int(kib[key]) / 2**20:.1f} GiB" if key in kib else "unknown"
@@ -72,7 +72,7 @@ def memory() -> dict[str, str]:
 
 
 def disk() -> dict[str, str]:
-    """Return the free space where the project and where temporary files lie."""
+    """Return the free disk space for the project and for temporary files."""
     return {
         f"free in {folder}": f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
         for folder in (str(machine.PROJECT), tempfile.gettempdir())
@@ -80,7 +80,7 @@ def disk() -> dict[str, str]:
 
 
 def threads() -> dict[str, object]:
-    """Return the cores of the machine, those allowed, and the threads that MXNet gets."""
+    """Return the machine's cores, the allowed ones, and the threads that MXNet gets."""
     allowed, chosen = machine.allowed_cores(), os.environ.get("OMP_NUM_THREADS", "").strip()
     return {
         "cores": os.cpu_count(),
@@ -91,7 +91,7 @@ def threads() -> dict[str, object]:
 
 
 def mxnet_loads() -> str:
-    """Load MXNet as every command does, in a process that may die of it; say how it went."""
+    """Load MXNet as every command does, in a child process, since it may crash; say how it went."""
     code = (
         "import train.runtime, mxnet\n"
         "cuda = mxnet.runtime.Features().is_enabled('CUDA')\n"

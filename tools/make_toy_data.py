@@ -1,14 +1,14 @@
-"""Generate a small street-scene data set in an official layout, to try all without a download.
+"""Generate a small street-scene data set in an official layout, to try everything without download.
 
 Roads, sidewalks, houses, trees, poles, signs, lights, people, cars and buses are placed in a world
-in metres and seen through a camera, so the same things come large and small. The same seed gives
-the same files.
+in metres and seen through a camera, so objects of one kind appear large and small. The same seed
+gives the same files.
 
     python tools/make_toy_data.py --out toy                        Cityscapes: leftImg8bit, gtFine
     python tools/make_toy_data.py --out toy_kitti --layout kitti   KITTI road, calibration included
     python tools/make_toy_data.py --out toy_voc --layout voc       PASCAL VOC2012
 
-As officially, the test split has no annotation (Cityscapes: an empty one).
+As in the official data, the test split has no annotation (Cityscapes: an empty one).
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ r"""Run a comparison, rows x seeds, and tabulate it with error bars.
   python tools/study.py run configs/studies/table1.yaml --data-root DIR --out OUT --dry-run
   python tools/study.py table configs/studies/cityscapes256_table1.yaml --out OUT
 
-'run' trains each row with each seed and scores the parameters after the last epoch;
-OUT/results.json gets a line a run. Stopped or killed at any moment, the same command goes on, and
-no finished run is repeated. Several processes may share a folder; --num-parts and --part-index
-share the runs between machines, whose results.json are then joined with cat. 'table' writes
-table.md, .csv, .json and .png beside the results. --dry-run trains each row for some seconds to
-tell time and memory.
+'run' trains each row with each seed and scores the parameters after the last epoch.
+OUT/results.json gets one line per run. If the command is stopped or killed, the same command
+continues, and no finished run is repeated. Several processes may share a folder. --num-parts and
+--part-index share the runs between machines; join their results.json with cat. 'table' writes
+table.md, .csv, .json and .png beside the results. --dry-run trains each row for a few seconds to
+estimate time and memory.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def parser() -> argparse.ArgumentParser:
     add("study", type=Path, help="the study file (.yaml)")
     add("--out", type=Path, required=True, help="folder of the study's runs and results")
     add("--data-root", type=Path, help="run: the data set's folder")
-    add("--num-parts", type=int, default=1, help="share the runs between that many machines")
-    add("--part-index", type=int, default=0, help="which share is this one's, from 0")
+    add("--num-parts", type=int, default=1, help="number of machines that share the runs")
+    add("--part-index", type=int, default=0, help="number of this machine, from 0")
     add("--gpus", help="GPU numbers of each training, as in 0,1 (default: all)")
-    add("--dry-run", action="store_true", help="tell what would run, its time and memory")
+    add("--dry-run", action="store_true", help="show what would run, its time and memory")
     add("--drop-changed", action="store_true", help="drop results of other versions of the study")
     return parser
 

@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures, one module a subject."""
+"""What tools/benchmark.py measures: one module per subject."""

@@ -1,7 +1,7 @@
-"""What the CRF costs, compared with a plain call of pydensecrf on the same noisy frame.
+"""The CRF's time and memory, compared with a plain call of pydensecrf on the same noisy frame.
 
-10 of 19 classes are present. Each single frame is refined in a process of its own, so that its peak
-memory is its own; then a folder is refined in parallel.
+10 of 19 classes are present. Each single frame is refined in its own process, so that the peak
+memory is that of one refinement. A folder is then refined in parallel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ CLASSES, PRESENT = 19, 10
 
 
 def rows(*, runs: int = 5, hw: tuple[int, int] = HW) -> list[dict[str, Any]]:
-    """Refine in turn plainly, our way, and in parallel; ratios are to the plain call."""
+    """Time the plain call, this project's call and parallel work in turn.
+
+    Ratios compare with the plain call.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = [make_frame(folder, number, hw) for number in range(2)]
@@ -72,7 +75,7 @@ def rows(*, runs: int = 5, hw: tuple[int, int] = HW) -> list[dict[str, Any]]:
 
 
 def make_frame(folder: Path, number: int, hw: tuple[int, int]) -> Frame:
-    """Write a noisy picture of coloured regions and uncertain probabilities of them."""
+    """Write a noisy image of coloured regions, and a map of uncertain probabilities for it."""
     random = np.random.default_rng(number)
     seeds = random.integers(0, PRESENT, (12, 24)).astype(np.uint8)
     regions = cv2.resize(seeds, hw[::-1], interpolation=cv2.INTER_NEAREST)
@@ -106,7 +109,7 @@ def plain_labels(image: np.ndarray, probabilities: np.ndarray, crf: Crf) -> np.n
 
 
 def _alone(way: str, frame: Frame, folder: Path) -> dict[str, Any]:
-    """Refine a frame in a process of its own."""
+    """Refine a frame in its own process."""
     labels = folder / f"{way}.npy"
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, way, frame.image, frame.probabilities, labels],
@@ -124,7 +127,9 @@ def _folder(frames: list[Frame], jobs: int) -> float:
 
 
 def measure() -> None:
-    """Be the process: time from an image and a map in memory to labels, and the peak memory."""
+    """Run as the child process: report the time from image and map in memory to labels, and the
+    peak memory.
+    """
     way, image_file, map_file, out = sys.argv[1:]
     image, probabilities = read_frame(Frame("", Path(image_file), Path(map_file)))
     if way == "plain":

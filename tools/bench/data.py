@@ -1,4 +1,4 @@
-"""How fast crops come: a plain loader, direct, prepared and cached mode, on 2048x1024 frames."""
+"""How fast crops are loaded from 2048x1024 frames: plain loader, direct, prepared, cached mode."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from train.machine import PROJECT
 CONFIG = PROJECT / "configs" / "duc_hdc.cfg"
 FRAMES = 12
 FRAME_HW = (1024, 2048)
-NOISE = 2.4  # grey levels of a camera; it makes PNGs of 3.4 MB as those of Cityscapes
+NOISE = 2.4  # grey levels of camera noise; PNGs then take 3.4 MB, as those of Cityscapes do
 BATCH = 4
-SECONDS = 2.0  # of each measurement
+SECONDS = 2.0  # length of each measurement
 PLANS = {544: "12fold", 880: "7fold"}  # crop side: plan of sections 4.1.1 and 4.1.2
 JPEG_QUALITY = 95
 
@@ -43,8 +43,9 @@ def rows(
 ) -> list[dict]:
     """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
 
-    ``..._memory`` is the process's peak (of the plain loader: the sum of both), ``..._growth`` what
-    the peak grew by after the first epoch, in a whole epoch at least.
+    ``..._memory`` is the peak of the process (for the plain loader, the sum over its two
+    processes). ``..._growth`` is the increase of the peak after the first epoch, over at least one
+    whole epoch.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -76,7 +77,7 @@ def _rows(results: dict[str, list[tuple[float, float, float]]], plain: str) -> l
 def _measures(
     root: Path, side: int, threads: Sequence[int], seconds: float
 ) -> dict[str, Callable[[], tuple[float, float, float]]]:
-    """Name the things to measure: functions that return samples/s, peak MB and growth MB."""
+    """Return the measurements by name: functions that return samples/s, peak MB and growth MB."""
     measures: dict[str, Callable] = {
         f"data_naive_{side}_2processes": partial(_naive, root / "frames", side, seconds)
     }
@@ -122,10 +123,10 @@ def _iterate(root: Path, cache_mb: int, side: int, threads: int, seconds: float)
         ],
     )  # fmt: skip
     batches = open_batches(config, load_dataset("cityscapes"), root)
-    for _ in batches:  # the first epoch fills the cache, and whatever else is filled once
+    for _ in batches:  # the first epoch fills the cache and everything else that is filled once
         pass
     batches.reset()
-    for _ in range(config.data.queue):  # prepared ahead of the clock
+    for _ in range(config.data.queue):  # batches prepared before the clock starts
         batches.next()
     count, before, start = 0, peak_memory(), time.perf_counter()
     while time.perf_counter() - start < seconds or count < BATCH * len(batches):
@@ -162,7 +163,7 @@ def _naive_worker(root: Path, side: int, seconds: float, seed: int, barrier, que
     random = np.random.default_rng(seed)
     mean, scales = np.array(Network().mean_rgb), Data().scales
     samples = find_samples("cityscapes", root, "train")
-    for sample in samples:  # warm, as the others are
+    for sample in samples:  # warm up, as the other modes do
         naive_crop(sample, side, random, mean, scales)
     barrier.wait()
     count, before, start = 0, peak_memory(), time.perf_counter()
@@ -176,7 +177,7 @@ def _naive_worker(root: Path, side: int, seconds: float, seed: int, barrier, que
 
 
 def naive_crop(sample, side: int, random: np.random.Generator, mean: np.ndarray, scales):
-    """Decode the whole frame, resize it whole, then crop and convert as float64."""
+    """Decode and resize the whole frame, then crop it and convert it to float64."""
     scale = scales[random.integers(len(scales))]
     image = cv2.cvtColor(cv2.imread(str(sample.image)), cv2.COLOR_BGR2RGB)
     label = cv2.imread(str(sample.label), cv2.IMREAD_UNCHANGED)
@@ -197,6 +198,6 @@ def naive_crop(sample, side: int, random: np.random.Generator, mean: np.ndarray,
 
 
 def _apart(function: Callable, *args):
-    """Call in a process of its own, so that its memory is its own too."""
+    """Call a function in its own process, so that its memory is measured alone."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, args)

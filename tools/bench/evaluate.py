@@ -1,4 +1,4 @@
-"""How fast scoring is, compared with the official cityscapesScripts on the same made-up folder."""
+"""How fast scoring is, compared with the official cityscapesScripts on a generated folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ FRAMES = 8
 
 
 def rows(*, runs: int = 5, hw: tuple[int, int] = HW, frames: int = FRAMES) -> list[dict[str, Any]]:
-    """Score a folder with both, in turn, in images per second; the ratio is ours over theirs."""
+    """Score a folder with both in turn, in images per second.
+
+    The ratio is this project's speed over that of cityscapesScripts.
+    """
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as theirs  # noqa: N813
 
     theirs.args.quiet, theirs.args.JSONOutput = True, False

@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring in turn, rows of results, a process's peak memory."""
+"""Shared parts of the benchmarks: measuring in turn, rows of results, peak memory of a process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Result = TypeVar("Result")
 
 
 def in_turn(measures: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:
-    """Call each function once a run, one after the other, and collect what each returns.
+    """Call the functions one after the other, once per run, and collect what each returns.
 
-    So what disturbs the machine for a while disturbs all that is compared.
+    A disturbance of the machine then affects everything that is compared.
     """
     found: dict[str, list[Result]] = {name: [] for name in measures}
     console = Console(stderr=True, markup=False)
@@ -41,13 +41,13 @@ def row(
     name : str
         Mode, subject, precision or kind, size and threads.
     unit : str
-        Of the values.
+        Unit of the values.
     values : sequence of float
         One for each run; the row holds their median.
     ratio_to : str, optional
         Name of the row that this one is compared with.
     others : sequence of float
-        That one's values; the ratio is the median of ``values`` over ``others``, run by run.
+        Values of that row. The ratio is the median over the runs of ``values / others``.
     """
     ratio = None
     if ratio_to is not None:

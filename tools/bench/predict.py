@@ -1,8 +1,8 @@
-"""How fast and how large prediction is: each backend and precision, in turn, in one run.
+"""Time and memory of prediction: each backend and precision, in turn, in one run.
 
-Every case lives in a process of its own, so that its peak memory is its own, and all of them are
-loaded before the first is timed; then they take turns. ResNet-101 DUC-HDC of ``release.cfg`` with
-random parameters, which compute as fast as learned ones.
+Every case runs in its own process, so that its peak memory is measured alone. All processes load
+before the first one is timed; then they take turns. The network is the ResNet-101 DUC-HDC of
+``release.cfg`` with random parameters, which compute as fast as learned ones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from train.run_dir import RunDir
 
 CONFIG = PROJECT / "configs" / "release.cfg"
 SIZES = ((544, 544),)
-FRAMES = 3  # of the folder that goes from files to labels
+FRAMES = 3  # images in the folder that is timed from files to labels
 # backend, precision, run folder, and the case that it is compared with
 CASES = (
     ("mxnet", "fp32", "fp32", None),
@@ -53,7 +53,7 @@ CASES = (
     ("onnxruntime", "int8", "int8", "onnxruntime_fp32"),
     ("openvino", "int8", "int8", "openvino_fp32"),
 )
-REFERENCE = "mxnet_fp32"  # is always measured
+REFERENCE = "mxnet_fp32"  # the case that is always measured
 
 
 def rows(
@@ -65,9 +65,9 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """Time the bare network of every case, and files to labels with MXNet, in seconds per image.
 
-    A ratio is this case's time over that of ``ratio_to``, the median over the runs' pairs. Memory
-    is the peak of the process, in MB, parameters, libraries and Python included. ``cases`` names
-    some of them (``openvino_int8``); MXNet in fp32 is always there.
+    A ratio is the median over the runs of this case's time over the time of ``ratio_to``. Memory is
+    the peak of the process in MB, with parameters, libraries and Python. ``cases`` selects cases by
+    name (``openvino_int8``); MXNet in fp32 is always measured.
     """
     wanted = _possible_cases(cases)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def rows(
 
 
 def _possible_cases(names: Sequence[str]) -> list[tuple[str, str, str, str | None]]:
-    """Choose cases, and leave out, with a word, what cannot be computed here."""
+    """Choose the cases; name those that cannot run here on standard error and leave them out."""
     known = {f"{backend}_{precision}": case for case in CASES for backend, precision in [case[:2]]}
     for name in names:
         if name not in known:
@@ -99,7 +99,7 @@ def _possible_cases(names: Sequence[str]) -> list[tuple[str, str, str, str | Non
 
 
 def say(text: str) -> None:
-    """Show progress where it does not mix with the results."""
+    """Show progress on standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -139,7 +139,7 @@ def _size(folder: Path, cases: list[tuple], hw: tuple[int, int], runs: int) -> l
 
 
 class _Worker:
-    """A process that answers one line with one line."""
+    """A child process that answers each line with one line."""
 
     def __init__(self, *arguments: object):
         self._process = subprocess.Popen(
@@ -164,7 +164,7 @@ class _Worker:
 
     def _read(self) -> str:
         for line in self._process.stdout:
-            if line.startswith("answer "):  # libraries print too
+            if line.startswith("answer "):  # a line that a library printed
                 return line.split(maxsplit=1)[1]
         raise RuntimeError(f"the benchmark's process ended with {self._process.wait()}")
 
@@ -193,7 +193,7 @@ def _prepare(folder: Path, config_file: Path) -> None:
 
 
 def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> None:
-    """Load one case, run it once, then answer questions until the input ends."""
+    """Load one case, run it once, then answer requests until the input ends."""
     run = read_run(run_dir)
     if backend == "openvino":
         hint = "bf16" if precision == "bf16" else "f32"
@@ -219,7 +219,7 @@ def _case(run_dir: Path, backend: str, precision: str, hw: tuple[int, int]) -> N
 
 def _files(network: Predictor, image: np.ndarray, folder: Path) -> float:
     """Return seconds per image from image files to label files and overlays."""
-    # Street-like: noise would make compressing the files the longest part.
+    # Smooth as a street: with noise, compressing the files would take the most time.
     smooth = cv2.GaussianBlur(image, (0, 0), 8)
     files = [folder / f"{number}.png" for number in range(FRAMES)]
     for file in files:
@@ -235,7 +235,7 @@ def _files(network: Predictor, image: np.ndarray, folder: Path) -> float:
 
 
 def work() -> None:
-    """Be a worker's process."""
+    """Run as a worker's process."""
     kind, folder, *rest = sys.argv[1:]
     if kind == "prepare":
         _prepare(Path(folder), Path(rest[0]))

@@ -1,4 +1,4 @@
-"""How fast training is, what it needs, and how much of it is not the network's own work."""
+"""Speed and memory of training, and the share of its time that the network does not compute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.toy.folder import make
 from train.machine import PROJECT, allowed_cores
 
 CONFIG = PROJECT / "configs" / "toy.cfg"
-ITERATIONS = 20  # of a run; the last computes the training mIoU, as solver.log_every = 20 has it
+ITERATIONS = 20  # per run; the last one computes the training mIoU, as solver.log_every = 20 does
 CONTEXTS = (1, 2)
 FRAMES = 12
 FRAME_HW = (128, 256)
@@ -27,12 +27,12 @@ FRAME_HW = (128, 256)
 def rows(*, runs: int = 5, contexts: Sequence[int] = CONTEXTS) -> list[dict[str, Any]]:
     """Train the toy network on generated streets, with 1 and with 2 CPU contexts.
 
-    ``train_bare`` is the rate of forward, backward and update alone, on one batch;
-    ``train_iterations`` that of the trainer's whole loop, with waiting for the batch, loss and
-    metrics, in turn with it. The threads that load data share the cores with the network here.
-    ``train_outside`` is the share of the loop's time that passes outside forward, backward and
-    update, which are waited for at every iteration to tell. The toy network is the worst case: an
-    iteration takes it less than 0.1 s.
+    ``train_bare`` is the rate of forward, backward and update alone, on one batch.
+    ``train_iterations`` is the rate of the trainer's whole loop, which also waits for the batch and
+    computes loss and metrics; the two are measured in turn. The threads that load data share the
+    cores with the network. ``train_outside`` is the share of the loop's time that passes outside
+    forward, backward and update; to measure it, every iteration waits for these three. The toy
+    network is the worst case: its iterations take less than 0.1 s.
     """
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +40,7 @@ def rows(*, runs: int = 5, contexts: Sequence[int] = CONTEXTS) -> list[dict[str,
         make(data, {"layout": "cityscapes", "frames": FRAMES, "seed": 0, "hw": FRAME_HW})
         for count in contexts:
             out = Path(folder) / f"{count}.json"
-            # Threads are set before MXNet loads, so each count has a process of its own.
+            # Threads are set before MXNet loads, so each count needs its own process.
             arguments = map(str, (data, out, count, runs))
             command = [sys.executable, "-m", __spec__.name, *arguments]
             subprocess.run(command, cwd=PROJECT, check=True)
@@ -49,7 +49,7 @@ def rows(*, runs: int = 5, contexts: Sequence[int] = CONTEXTS) -> list[dict[str,
 
 
 def work() -> None:
-    """Be the process for one number of contexts: write its rows."""
+    """Run as the process for one number of contexts: measure, and write the rows."""
     from train.runtime import contexts
 
     data, out, count, runs = sys.argv[1:]
@@ -68,7 +68,7 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
     from train.start import start
     from train.trainer import Trainer
 
-    # Closer patches give an epoch more batches than a run takes.
+    # A smaller stride makes an epoch longer than one run.
     options = ["data.val_split=", "data.patch_stride=8", f"solver.log_every={ITERATIONS}"]
     config = load_config(CONFIG, options)
     dataset = load_dataset(config.data.dataset)
@@ -86,7 +86,7 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
                 "bare": partial(_bare_loop, module, batches),
                 "outside": partial(_outside, timed, clock),
             }
-            in_turn(measures, 1)  # loads libraries and allocates
+            in_turn(measures, 1)  # the first step loads libraries and allocates memory
             found = in_turn(measures, runs)
     name = f"toy_{len(devices)}contexts_{allowed_cores()}threads"
     rates = {what: [ITERATIONS / seconds for seconds in found[what]] for what in ("loop", "bare")}
@@ -102,7 +102,7 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
 
 
 class TimedModule:
-    """A training module whose steps are waited for and timed."""
+    """A training module that waits for each step and times it."""
 
     def __init__(self, module):
         self._module, self.seconds = module, 0.0
@@ -124,7 +124,7 @@ class TimedModule:
 
 
 def _whole_loop(trainer) -> float:
-    """Time the trainer's own loop in seconds, with batches already on their way."""
+    """Time the trainer's own loop in seconds; the first batches are already being prepared."""
     import mxnet as mx
 
     batches = trainer.batches

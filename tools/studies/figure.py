@@ -17,7 +17,7 @@ from tools.studies.plan import Study
 
 
 def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
-    """Draw a study's table as a PNG; rows without a finished run stay empty."""
+    """Draw the table of a study as a PNG; rows without a finished run stay empty."""
     figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(entries)), layout="constrained")
     for place, entry in enumerate(entries):
         scores = list(entry["scores"].values())

@@ -1,4 +1,4 @@
-"""What the paper claims beyond mIoU, as numbers: gridding (Figure 5), and IoU by object size."""
+"""Measures of the paper's claims beyond mIoU: gridding (Figure 5), and IoU by object size."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-SIZES = {"small": 0.001, "medium": 0.01, "large": 1.0}  # a region's largest share of the image
-GROUPS = 25  # of neighbouring frames, which the bootstrap draws as one
+SIZES = {"small": 0.001, "medium": 0.01, "large": 1.0}  # largest share of the image
+GROUPS = 25  # groups of neighbouring frames; the bootstrap draws a group as one
 
 
 def gridding(labels: np.ndarray, periods: Sequence[int]) -> float:
-    """Return the share of pixels, 0..1, that stand in a checkerboard.
+    """Return the share of pixels, 0..1, that belong to a checkerboard pattern.
 
     Convolutions of dilation r compute r interleaved maps that share no input, so neighbours can
-    disagree with period r feature pixels (section 3.2). A pixel counts where, along its row or its
-    column, the labels one period away on both sides are its own and those half a period away on
-    both sides are not. Where that would lie outside of the image, it does not hold.
+    disagree with period r feature pixels (section 3.2). A pixel counts if, along its row or its
+    column, both labels one period away equal its own label and both labels half a period away
+    differ from it. A pixel whose neighbours would lie outside the image does not count.
 
     Parameters
     ----------
     labels : ndarray
         (H, W) predicted classes.
     periods : sequence of int
-        In pixels, even; a pixel counts once, whatever the period.
+        In pixels, even. A pixel counts once, even if several periods match.
     """
     found = np.zeros(labels.shape, bool)
     for picture, marks in ((labels, found), (labels.T, found.T)):
@@ -46,8 +46,9 @@ def gridding(labels: np.ndarray, periods: Sequence[int]) -> float:
 def size_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
     """Count TP, FN and FP of one frame by the size of the region that a pixel belongs to.
 
-    Regions are 8-connected pixels of one class. A true pixel counts under its true region's size;
-    a false positive, which has none, under the size of the predicted region that it is part of.
+    Regions are 8-connected pixels of one class. A true positive or false negative counts under the
+    size of its true region. A false positive has no true region and counts under the size of its
+    predicted region.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def size_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.n
 
 
 def _size_bins(mask: np.ndarray) -> np.ndarray:
-    """(H, W) index of each region's size; what it says outside of the mask means nothing."""
+    """(H, W) index of each region's size; values outside the mask are meaningless."""
     _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     limits = np.array(list(SIZES.values())) * mask.size
     return np.searchsorted(limits, stats[:, cv2.CC_STAT_AREA])[regions]
@@ -95,7 +96,7 @@ def size_ious(counts: np.ndarray) -> dict[str, float | None]:
 
 
 def grouped(frames: Iterable[np.ndarray]) -> list[list[list[int]]]:
-    """Sum the (classes, 3) counts of frames in order over at most :data:`GROUPS` groups."""
+    """Sum the (classes, 3) counts of consecutive frames in at most :data:`GROUPS` groups."""
     stacked = np.stack(list(frames))
     groups = np.array_split(stacked, min(GROUPS, len(stacked)))
     return [group.sum(axis=0).tolist() for group in groups]

@@ -1,7 +1,7 @@
 """The study file: rows that differ in named settings, each trained from the same seeds.
 
 ``question``  what the study asks
-``base``      the ``.cfg`` of rows that name none, relative to the study file
+``base``      the ``.cfg`` of rows without their own, relative to the study file
 ``metric``    ``mean_iou``, or ``max_f`` for KITTI road
 ``split``     the frames that are scored
 ``seeds``     whole numbers
@@ -35,7 +35,7 @@ OF_ROW = ("name", "title", "base", "set", "paper", "compare", "network", "crf")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; ``network`` names the row whose trained network it scores."""
+    """One row of the table; ``network`` names the row whose trained network is scored."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Row:
     def signature(self) -> str:
         """Digest of all that decides the row's scores: settings off their default, and the CRF.
 
-        A new key of the schema, which has its default here, leaves it as it was.
+        A key that is later added to the schema keeps its default and leaves the digest unchanged.
         """
         settings = differences(Config(), self.config)
         kept = sorted(line for line in settings if not line.startswith("experiment.seed"))
@@ -89,7 +89,7 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: seeds: expected whole numbers from 0 on, found {seeds}")
     for number, seed in enumerate(seeds):
         if seed in seeds[:number]:
-            raise ConfigError(f"{path}: seeds: {seed} stands there twice")
+            raise ConfigError(f"{path}: seeds: {seed} is given twice")
     if metric not in METRICS:
         raise ConfigError(f"{path}: metric {metric}: expected one of {', '.join(METRICS)}")
     rows: list[Row] = []
@@ -137,7 +137,7 @@ def _row(path: Path, where: str, document: Any, study: dict[str, Any], earlier: 
         raise ConfigError(f"{where}: '{name}' has no base, and the study names none")
     settings = tuple(f"{key}={_text(value)}" for key, value in found.get("set", {}).items())
     if any(setting.startswith("experiment.seed=") for setting in settings):
-        raise ConfigError(f"{where}: experiment.seed: the study's seeds say that")
+        raise ConfigError(f"{where}: experiment.seed: expected under 'seeds' of the study")
     try:
         config = load_config(path.parent / base, settings)
     except ConfigError as error:

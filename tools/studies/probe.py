@@ -1,4 +1,4 @@
-"""What a study would take: each row's training is tried for some seconds."""
+"""Estimate a study's time and memory: each row is trained for a few seconds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from configs.datasets import load_dataset
 from configs.schema import Config
 from tools.studies.running import Place, RunFailed, StudyStopped, Unit, train
 
-SECONDS = 30  # of each row's trial; loading takes some of them
+SECONDS = 30  # length of each row's trial, with loading
 
 
 def dry_run(place: Place, todo: Sequence[Unit]) -> None:
-    """Print each row's trainings to do, their updates, time, and the memory of the largest yet."""
+    """Print each row's trainings to do, their updates and time, and the peak memory so far."""
     table = Table("row", "seeds", "updates", "hours each", "peak memory so far, GB")
     total = 0.0
     for network in dict.fromkeys(unit.network for unit in todo):
@@ -44,7 +44,7 @@ def dry_run(place: Place, todo: Sequence[Unit]) -> None:
 
 
 def count_updates(config: Config, data_root: Path) -> int:
-    """Count a training's iterations: patches of all frames, over the batch, times the epochs."""
+    """Count a training's iterations: patches of all frames / batch size x epochs."""
     data, dataset = config.data, load_dataset(config.data.dataset)
     frames = find_samples(dataset.layout, data_root, data.train_split, dataset.home)
     recipe = (data.patch_hw, data.patch_stride, data.patch_jitter)
@@ -53,7 +53,7 @@ def count_updates(config: Config, data_root: Path) -> int:
 
 
 def _samples_per_second(place: Place, unit: Unit) -> float | None:
-    """Train for some seconds in a folder that is thrown away; None where not one update ends."""
+    """Train for a few seconds in a temporary folder; None if not one update finishes."""
     place.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.out, prefix=".dry-run-") as folder:
         run = Path(folder) / "run"

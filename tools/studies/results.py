@@ -1,4 +1,4 @@
-"""``results.json``: a JSON object a line, one for each finished or failed run of a study."""
+"""``results.json``: one JSON object per line, for each finished or failed run of a study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Results = dict[tuple[str, int], dict[str, Any]]  # (row, seed) -> its line
 
 
 def read_results(out: Path, study: Study) -> Results:
-    """Read the results of a study; the last line of a row and seed counts.
+    """Read the results of a study; of several lines for a row and seed the last one counts.
 
     Raises
     ------
@@ -37,17 +37,17 @@ def read_results(out: Path, study: Study) -> Results:
 
 
 def append_result(out: Path, line: dict[str, Any]) -> None:
-    """Append a line, also while other processes do."""
+    """Append a line; other processes may append at the same time."""
     with (out / RESULTS).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)  # what a killed process had not finished
+        file.truncate(whole)  # drop the unfinished line of a killed process
         file.write(json.dumps(line).encode() + b"\n")
 
 
 def drop_changed(out: Path, study: Study) -> int:
-    """Drop the lines that are not of this version of the study; return how many."""
+    """Drop the lines of other versions of the study; return how many there were."""
     lines = _lines(out / RESULTS)
     kept = [line for line in lines if not _foreign(line, study)]
     if len(kept) < len(lines):

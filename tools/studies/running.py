@@ -1,4 +1,4 @@
-"""Train and score the runs of a study, in the project's own commands, one process each."""
+"""Train and score the runs of a study with the project's own commands, one process each."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Place:
     gpus: str | None
 
     def run_folder(self, unit: Unit) -> Path:
-        """A changed row gets a folder of its own: the signature is in its name."""
+        """Folder of a unit. Its name holds the signature, so a changed row gets another folder."""
         row = self.study.row(unit.network)
         return self.out / "runs" / f"{unit.network}-{unit.seed}-{row.signature}"
 
 
 def units(study: Study) -> list[Unit]:
-    """List the trainings, all rows of a seed before the next seed: pairs are complete early."""
+    """List the trainings: all rows of a seed before the next seed, so pairs are complete early."""
     return [
         Unit(row.name, seed, tuple(r for r in study.rows if r.network == row.name))
         for seed in study.seeds
@@ -68,7 +68,7 @@ def units(study: Study) -> list[Unit]:
 
 
 def missing(study: Study, out: Path, unit: Unit) -> list[Row]:
-    """Rows of a unit that have no result; a failed run counts as none."""
+    """Rows of a unit without a result; a failed run is not a result."""
     results = read_results(out, study)
     return [
         row
@@ -78,17 +78,17 @@ def missing(study: Study, out: Path, unit: Unit) -> list[Row]:
 
 
 def run_unit(place: Place, unit: Unit) -> list[str]:
-    """Train and score one unit, and append a line for each row that had none.
+    """Train and score one unit, and append a line for each row without a result.
 
     Returns
     -------
     list of str
-        What came out, a sentence a row; empty where another process has the run.
+        One sentence per row; empty where another process has the run.
 
     Raises
     ------
     StudyStopped
-        The trainer saved and ended; the same call goes on.
+        The trainer saved and ended; the same call continues the run.
     """
     folder = place.run_folder(unit)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def _result(place: Place, unit: Unit, row: Row) -> str:
 
 
 def train(place: Place, unit: Unit, *options: str, folder: Path | None = None) -> None:
-    """Train one unit with the ordinary trainer, or go on with it."""
+    """Train one unit with the ordinary trainer, or continue its training."""
     row = place.study.row(unit.network)
     folder = folder or place.run_folder(unit)
     settings = (*row.settings, f"experiment.seed={unit.seed}")
@@ -168,14 +168,14 @@ def _command(output: Path, script: str, *arguments: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let the kernel ask the child to save and end when this process is killed."""
+    """Let the kernel send SIGTERM to the child when this process is killed: the child saves."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def _passing_on(child: subprocess.Popen) -> Iterator[None]:
-    """Pass signals that ask this process to stop on to the child."""
+    """Forward the signals that ask this process to stop to the child."""
 
     def pass_on(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):

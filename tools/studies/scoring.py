@@ -1,4 +1,4 @@
-"""Score one run: the ordinary scorer, and what the study measures besides."""
+"""Score one run with the ordinary scorer and the study's own measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.shared.pairs import find_pairs
 from tools.studies.measures import gridding, grouped, size_counts, size_ious
 from tools.studies.plan import Row, Study
 
-PERIODS = (2, 4)  # feature pixels: the plain rates of res4 and res5
+PERIODS = (2, 4)  # in feature pixels: the plain rates of res4 and res5
 
 
 def samples_of(study: Study, row: Row, data_root: Path) -> tuple[DatasetSpec, list[Sample]]:
@@ -42,7 +42,7 @@ def score_run(study: Study, row: Row, predictions: Path, data_root: Path) -> dic
     Returns
     -------
     dict
-        ``score`` (0..1) by the study's metric and, but for KITTI road, ``pixel_accuracy``,
+        ``score`` (0..1) by the study's metric. Except for KITTI road also ``pixel_accuracy``,
         ``ious`` of classes, ``sizes``, ``gridding`` (and that of the ``truth``), and ``groups`` of
         frames: (groups, classes, 3) TP, FP, FN.
     """

@@ -18,7 +18,7 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Interval of the mean of paired differences over seeds (Student's t); None below two."""
+    """Interval of the mean of paired differences over seeds (Student's t); None below two seeds."""
     count = len(differences)
     if count < 2:
         return None
@@ -32,8 +32,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval of the difference of mean IoU, ``second - first``, over seeds and frames.
 
-    Each draw takes seeds, and groups of neighbouring frames, with replacement, the same ones for
-    both rows; the percentiles of the draws are the interval.
+    Each draw takes seeds and groups of neighbouring frames with replacement, the same ones for
+    both rows. The interval is given by percentiles of the draws.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from tools.studies.statistics import bootstrap_interval, spread, t_interval
 
 
 def tabulate(study: Study, results: Results) -> list[dict[str, Any]]:
-    """Summarise each row over its finished seeds; scores are in %, and None where there is none."""
+    """Summarise each row over its finished seeds. Scores are in %; a missing score is None."""
     return [_summary(study, row, results) for row in study.rows]
 
 
@@ -74,7 +74,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def markdown(study: Study, entries: list[dict[str, Any]]) -> str:
-    """Write the table as Markdown: one for the scores, one for what is measured besides."""
+    """Write two Markdown tables: the scores, and the study's other measures."""
     unit = {"mean_iou": "mIoU", "max_f": "MaxF"}[study.metric]
     head = ["row", "paper", f"{unit} % (mean ± sd)", "n", "compared with", "difference"]
     head += ["95%, t over seeds", "95%, bootstrap over seeds and frames", "paper's difference"]

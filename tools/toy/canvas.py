@@ -1,8 +1,9 @@
 """The canvas of the generated streets: a flat world in metres, painted through a camera matrix.
 
-World axes are those of KITTI's road plane: x right, y down with the ground at 0, z forward. All is
-placed in that world and projected, so distant objects are small and a calibration file made from
-the matrix is true to the picture. Labels are Cityscapes' official ids in its instance encoding.
+World axes are those of KITTI's road plane: x right, y down with the ground at 0, z forward. All
+objects are placed in that world and projected, so distant ones are small, and a calibration file
+made from the matrix agrees with the image. Labels are Cityscapes' official ids in its instance
+encoding.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ VEGETATION, TERRAIN, SKY, PERSON, CAR, BUS = 21, 22, 23, 24, 26, 28
 
 LANE = 3.2  # metres
 SIDEWALK_WIDTH = 2.6
-GROUP_PIXELS = 5  # an object lower than this belongs to a group: its id without an instance number
-SUPERSAMPLE = 3  # odd, so that a pixel's centre is a sample of its own: the label is taken there
+GROUP_PIXELS = 5  # height; lower objects belong to a group: their id has no instance number
+SUPERSAMPLE = 3  # odd, so that one sample lies at the pixel's centre, where the label is taken
 NEAR = 1.5  # metres; nothing is drawn nearer to the camera
 FAR = 130.0
 HAZE = 260.0  # metres at which 1 - 1/e of a colour is lost to the sky
@@ -79,7 +80,7 @@ class Street:
 
 
 class Canvas:
-    """Paints world polygons on an image and its ids, ``SUPERSAMPLE`` times the frame's size."""
+    """Paints world polygons on an image and its ids, at ``SUPERSAMPLE`` times the frame's size."""
 
     def __init__(self, camera: Camera, street: Street, rng: np.random.Generator):
         self.camera, self.street, self.rng = camera.enlarged(SUPERSAMPLE), street, rng
@@ -95,7 +96,7 @@ class Canvas:
         return np.clip(clear * np.asarray(colour) + (1 - clear) * self.sky, 0, 255)
 
     def polygon(self, points: np.ndarray, colour: np.ndarray, ids: int | None = None) -> None:
-        """Fill world points (N, 3); without ``ids`` it is paint on the object drawn before."""
+        """Fill a polygon of world points (N, 3); without ``ids`` the labels below it stay."""
         points = np.asarray(points, float)
         pixels = np.round(np.clip(self.camera.project(points), -1e4, 1e4)).astype(np.int32)
         cv2.fillPoly(self.image, [pixels], self.hazy(colour, points[:, 2].mean()).tolist())
@@ -118,7 +119,7 @@ class Canvas:
     ) -> None:
         """Fill a vehicle-like box: its near face, and the side that the camera sees.
 
-        ``z`` near and far end, ``width`` at the bottom and at the top, ``up`` bottom and top.
+        ``z`` is its near and far end, ``width`` that of bottom and top, ``up`` their height.
         """
         side = -np.sign(x) or 1
         corners = [

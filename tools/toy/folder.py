@@ -15,7 +15,7 @@ from rich.progress import track
 from data_iter.errors import DataError
 from tools.toy.layouts import WRITERS, split_sizes
 
-MARKER = "toy_data.json"  # the settings that a folder was made with
+MARKER = "toy_data.json"  # the file with the settings of a folder
 
 
 def make(out: Path, settings: dict) -> bool:
@@ -24,7 +24,7 @@ def make(out: Path, settings: dict) -> bool:
     Raises
     ------
     DataError
-        Where ``out`` is not a folder, or holds anything else, which is then left as it is.
+        ``out`` is not a folder, or it holds anything else. It is then left as it is.
     """
     marker = out / MARKER
     if marker.is_file() and marker.read_text(encoding="utf-8") == json.dumps(settings):
@@ -56,12 +56,12 @@ def write(path: Path, content: str | np.ndarray | Image.Image) -> None:
     """Write a text, an array as the image format that ``path`` names, or a palette image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
-        with path.open("a", encoding="utf-8") as file:  # lists grow by a line a frame
+        with path.open("a", encoding="utf-8") as file:  # lists grow by one line per frame
             file.write(content)
     elif isinstance(content, Image.Image):
         content.save(path)
     else:
         bgr = content[..., ::-1] if content.ndim == 3 else content
-        # In memory: libpng would print lines of its own when the disk is full.
+        # Encoded in memory: libpng would print its own messages when the disk is full.
         encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         path.write_bytes(encoded.tobytes())

@@ -1,6 +1,6 @@
 """Generated streets as files of the three official layouts.
 
-A layout is a function of (training frames, seed, (height, width)) that yields, frame by frame,
+A layout is a function of (training frames, seed, (height, width)). For each frame it yields
 ``{relative path: text, image array (RGB or one channel) or palette image}``.
 """
 
@@ -41,7 +41,7 @@ VOC_BORDER = 255
 
 
 def split_sizes(layout: str, frames: int) -> dict[str, int]:
-    """Frames of each split: val a fifth as many as train, test a fifteenth; KITTI has no val."""
+    """Frames of each split. val has 1/5 and test 1/15 as many as train; KITTI has no val."""
     if layout == "kitti":
         return {"training": frames, "testing": max(3, frames // 5)}
     return {"train": frames, "val": max(1, frames // 5), "test": max(1, frames // 15)}
@@ -50,7 +50,7 @@ def split_sizes(layout: str, frames: int) -> dict[str, int]:
 def camera(
     intrinsics: np.ndarray, hw: tuple[int, int], height: float, rng: np.random.Generator
 ) -> tuple[Camera, np.ndarray]:
-    """A camera ``height`` metres above the road, a little off level, and its (3, 4) camera-to-road.
+    """A slightly tilted camera ``height`` metres above the road, and its (3, 4) camera-to-road.
 
     ``intrinsics`` (3, 4) projects camera coordinates (x right, y down, z forward) to pixels.
     """
@@ -68,7 +68,7 @@ def random_street(rng: np.random.Generator, lanes: int, marked: bool) -> Street:
     return Street(lanes, marked, ego_lane, float(rng.normal(0, 0.0008)), kerb)
 
 
-# --- each layout yields, frame by frame, {relative path: content} -------------------------------
+# --- the layouts: each yields {relative path: content} for every frame -------------------------
 
 
 def cityscapes(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
@@ -145,7 +145,7 @@ def kitti(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
 
 
 def calibration(projections: list[np.ndarray], rectify: np.ndarray, to_road: np.ndarray) -> str:
-    """Text of a KITTI calibration file; the laser and the IMU stand at made-up places."""
+    """Text of a KITTI calibration file; the positions of laser and IMU are made up."""
     axes = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # laser: x forward, y left, z up
     entries = {f"P{index}": matrix for index, matrix in enumerate(projections)} | {
         "R0_rect": rectify,

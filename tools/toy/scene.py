@@ -1,4 +1,4 @@
-"""A generated street: what stands in it, where, in which weather (see :mod:`tools.toy.canvas`)."""
+"""A generated street: its objects, their places, and the weather (see :mod:`tools.toy.canvas`)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Drawing(NamedTuple):
 def draw_street(
     camera: Camera, street: Street, rng: np.random.Generator, bonnet: bool = False
 ) -> Drawing:
-    """Draw ``street`` with traffic and weather of its own; ``bonnet`` adds the ego vehicle's."""
+    """Draw ``street`` with random traffic and weather; ``bonnet`` adds the ego vehicle's bonnet."""
     canvas = Canvas(camera, street, rng)
     ego_lane, kerb = ground(canvas)
     horizon(canvas)
@@ -134,7 +134,7 @@ def ground(canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
 
 
 def markings(street: Street, rng: np.random.Generator, across: np.ndarray, z: np.ndarray):
-    """Masks of the paint on the road: lane lines, and at times a zebra crossing."""
+    """Masks of the paint on the road: lane lines, and in some streets a zebra crossing."""
     if street.marked:
         for lane in range(street.lanes + 1):
             line = np.abs(across - (lane - street.ego_lane - 0.5) * LANE) < 0.08
@@ -160,7 +160,10 @@ def horizon(canvas: Canvas) -> None:
 
 
 def buildings(canvas: Canvas, side: int) -> None:
-    """A row of houses with gaps along one side, each a wall along the street and one facing us."""
+    """A row of houses with gaps along one side.
+
+    Each house has a wall along the street and a wall that faces the camera.
+    """
     rng, street = canvas.rng, canvas.street
     setback = SIDEWALK_WIDTH + rng.choice([0.0, rng.uniform(1, 5)])
     across = street.right + setback if side > 0 else street.left - setback

@@ -1,4 +1,4 @@
-"""What stands in a generated street; each is drawn at its place (x, z) in metres."""
+"""The objects of a generated street; each is drawn at its place (x, z) in metres."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def bus(canvas: Canvas, x: float, z: float) -> None:
 
 
 def vehicle(canvas: Canvas, x, z, ids, paint, width, length, waist, roof) -> None:
-    """Body and cabin as boxes with their fittings painted on."""
+    """Body and cabin as boxes, with the fittings painted on."""
     half, front = width / 2, canvas.rng.random() < 0.4
     shade = [
         (x + sx * (half + 0.15), 0, z + dz)
