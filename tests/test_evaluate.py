@@ -244,6 +244,8 @@ def cityscapes_frame(root, number, prediction):
         ([[7, 8, 7, 8, 7, 7], [0, 0, 0, 0, 0, 8]], None, "train_id"),
         ([[7, 8, 7, 8, 7, 7]], "label_id", "label_id"),
         ([[0, 8, 7, 8, 7, 7], [7, 7, 7, 7, 7, 26]], "label_id", "label_id"),
+        ([[7, 8, 7, 8, 11, 19]], None, "label_id"),
+        ([[0, 1, 2, 8, 7, 19]], "label_id", "label_id"),
     ],
 )
 def test_label_ids_and_train_ids_are_told_apart(tmp_path, predictions, values, kind):
@@ -260,6 +262,9 @@ def test_label_ids_and_train_ids_are_told_apart(tmp_path, predictions, values, k
         ([[0, 1, 2, 8, 7, 7], [7, 7, 7, 7, 7, 26]], None, "a_0_0.png: looks like train ids"),
         ([[7, 8, 7, 8, 7, 26]], "train_id", "a_0_0.png: predicted value 26"),
         ([[7, 8, 7, 8, 7, 34]], None, "a_0_0.png: predicted value 34 at 1 pixels; expected 0-33"),
+        ([[0, 8, 7, 8, 7, 34]], "train_id", "predicted value 34 at 1 pixels; expected 0-18$"),
+        ([[0, 1, 2, 8, 19, 19]], None, "a_0_0.png: predicted value 19 beside train ids"),
+        ([[0, 1, 2, 8, 9, 10], [7, 8, 7, 8, 11, 19]], None, "a_0_1.png: predicted value 19 beside"),
     ],
 )
 def test_values_that_do_not_fit_are_errors(tmp_path, predictions, values, message):

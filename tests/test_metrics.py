@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from train.metrics import confusion_matrix, iou, joint_histogram, mean_score, pixel_accuracy
+from train.metrics import (
+    confusion_matrix,
+    dice,
+    frequency_weighted_iou,
+    iou,
+    joint_histogram,
+    mean_score,
+    pixel_accuracy,
+    precision,
+    recall,
+)
 
 
 def test_confusion_by_hand():
@@ -16,6 +26,21 @@ def test_confusion_by_hand():
     np.testing.assert_array_equal(iou(confusion), [1 / 3, 2 / 3, 0, np.nan])
     assert mean_score(iou(confusion)) == pytest.approx(1 / 3)
     assert pixel_accuracy(confusion) == 3 / 5
+
+
+def test_precision_recall_dice_and_weighted_iou_by_hand():
+    confusion = np.array([[6, 2, 0, 1], [0, 3, 0, 0], [0, 5, 0, 0]])  # the last column: no class
+    nan = np.nan
+    np.testing.assert_array_equal(precision(confusion), [6 / 6, 3 / 10, nan])
+    np.testing.assert_array_equal(recall(confusion), [6 / 9, 3 / 3, 0 / 5])
+    np.testing.assert_array_equal(dice(confusion), [12 / 15, 6 / 13, 0 / 5])
+    expected = (9 * 6 / 9 + 3 * 3 / 10 + 5 * 0) / 17
+    assert frequency_weighted_iou(confusion) == pytest.approx(expected, abs=1e-15)
+    absent = np.array([[4, 0], [0, 0]])
+    np.testing.assert_array_equal(recall(absent), [1, nan])
+    np.testing.assert_array_equal(dice(absent), [1, nan])
+    assert frequency_weighted_iou(absent) == 1
+    assert np.isnan(frequency_weighted_iou(np.zeros((2, 2))))
 
 
 def test_a_prediction_that_is_no_class_is_a_miss():

@@ -1,4 +1,4 @@
-r"""Score predictions, or a network, with a benchmark's official protocol.
+r"""Score predictions, or a network: officially for a benchmark, in more ways for own data.
 
   python tools/evaluate.py --model runs/duc_hdc --data-root cityscapes --split val
   python tools/evaluate.py --dataset cityscapes --ground-truth gtFine/val --predictions results
@@ -9,9 +9,11 @@ r"""Score predictions, or a network, with a benchmark's official protocol.
 
 Predictions are 8-bit PNGs of train ids or official label ids. KITTI road is scored in bird's-eye
 view from 8-bit confidence PNGs (0..255) or saved probability maps, either in the image's
-perspective or as 800x400 bird's-eye views. A missing, extra, wrong-sized or out-of-range prediction
-is an error. With --model the network's predictions are scored as they come, to the same digits;
---epoch all does so for every epoch whose parameters are in the run folder.
+perspective or as 800x400 bird's-eye views. Other class tables get precision, recall, Dice and
+boundary IoU too (docs/own-data.md). Scores are in % on the screen and from 0 to 1 in --json FILE.
+A missing, extra, wrong-sized or out-of-range prediction is an error. With --model the network's
+predictions are scored as they come, to the same digits; --epoch all does so for every epoch whose
+parameters are in the run folder.
 """
 
 from __future__ import annotations
@@ -39,37 +41,48 @@ from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
 from train.errors import RunError
 
+MEASURES = {  # of a class, by their keys in a result
+    "iou": "IoU",
+    "iiou": "iIoU",
+    "precision": "precision",
+    "recall": "recall",
+    "dice": "Dice",
+    "boundary_iou": "boundary IoU",
+}
+
 
 def print_scores(result: dict[str, Any], console: Console) -> None:
     """Print the tables of :func:`score_folder`'s result."""
     if "classes" not in result:
         _print_kitti(result, console)
         return
-    instance_level = "mean_iiou" in result
+    columns = {key: name for key, name in MEASURES.items() if f"mean_{key}" in result}
     table = Table(
         title=f"{result['dataset']}: {result['images']} images, {result['values']} values"
     )
     table.add_column("class")
-    for heading in ("IoU %", *(["iIoU %"] if instance_level else []), "valid pixels"):
+    for heading in (*(f"{name} %" for name in columns.values()), "valid pixels"):
         table.add_column(heading, justify="right")
     for row in result["classes"]:
-        iious = [_percent(row["iiou"])] if instance_level else []
-        table.add_row(row["name"], _percent(row["iou"]), *iious, f"{row['valid_pixels']:,}")
+        scores = (_percent(row[key]) for key in columns)
+        table.add_row(row["name"], *scores, f"{row['valid_pixels']:,}")
     table.add_section()
-    mean = [_percent(result["mean_iiou"])] if instance_level else []
-    table.add_row("mean", _percent(result["mean_iou"]), *mean, f"{result['valid_pixels']:,}")
-    for row in result.get("categories", []):
-        if row is result["categories"][0]:
-            table.add_section()
-        iious = [_percent(row["iiou"])] if instance_level else []
-        table.add_row(row["name"], _percent(row["iou"]), *iious)
+    means = (_percent(result[f"mean_{key}"]) for key in columns)
+    table.add_row("mean", *means, f"{result['valid_pixels']:,}")
     if "categories" in result:
         table.add_section()
-        mean = [_percent(result["mean_category_iiou"])] if instance_level else []
-        table.add_row("mean of categories", _percent(result["mean_category_iou"]), *mean)
+        for row in result["categories"]:
+            table.add_row(row["name"], *(_percent(row[key]) for key in columns if key in row))
+        table.add_section()
+        keys = [f"mean_category_{key}" for key in columns]
+        means = (_percent(result[key]) for key in keys if key in result)
+        table.add_row("mean of categories", *means)
     console.print(table)
     console.print(f"mIoU {_percent(result['mean_iou'])} %", highlight=False)
     console.print(f"pixel accuracy {_percent(result['pixel_accuracy'])} %", highlight=False)
+    if "frequency_weighted_iou" in result:
+        weighted = _percent(result["frequency_weighted_iou"])
+        console.print(f"frequency-weighted IoU {weighted} %", highlight=False)
     _print_absent(result, console)
     _print_confusion(result, console)
 

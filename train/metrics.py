@@ -80,9 +80,56 @@ def iou(confusion: np.ndarray) -> np.ndarray:
         (L, L) counts with true classes in rows, or (L, more): columns beyond L hold predictions
         that are no class, which count as missed.
     """
+    hits, missed, wrong = _counts(confusion)
+    return _share(hits, hits + missed + wrong)
+
+
+def precision(confusion: np.ndarray) -> np.ndarray:
+    """Share of the pixels predicted as a class that are of it, TP / (TP + FP), (L,) float64.
+
+    NaN where the class is never predicted. ``confusion`` is that of :func:`iou`.
+    """
+    hits, _, wrong = _counts(confusion)
+    return _share(hits, hits + wrong)
+
+
+def recall(confusion: np.ndarray) -> np.ndarray:
+    """Share of a class's pixels that are predicted as it, TP / (TP + FN), (L,) float64.
+
+    NaN where the truth has no pixel of the class. The mean is also called mean (class) accuracy.
+    """
+    hits, missed, _ = _counts(confusion)
+    return _share(hits, hits + missed)
+
+
+def dice(confusion: np.ndarray) -> np.ndarray:
+    """Dice coefficient (F1 score) of each class, 2 TP / (2 TP + FP + FN), (L,) float64.
+
+    NaN where IoU is; equals 2 IoU / (1 + IoU).
+    """
+    hits, missed, wrong = _counts(confusion)
+    return _share(2 * hits, 2 * hits + missed + wrong)
+
+
+def frequency_weighted_iou(confusion: np.ndarray) -> float:
+    """Mean IoU in which each class weighs as many pixels as the truth has of it.
+
+    Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation"
+    (CVPR 2015, section 5). NaN where no pixel is counted.
+    """
+    hits, missed, _ = _counts(confusion)
+    weights, total = hits + missed, confusion.sum()
+    return float((weights * np.nan_to_num(iou(confusion))).sum() / total) if total else float("nan")
+
+
+def _counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return TP, FN and FP of each class, (L,) float64."""
     hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(axis=0)[: len(hits)] + confusion.sum(axis=1) - hits
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+    return hits, confusion.sum(axis=1) - hits, confusion.sum(axis=0)[: len(hits)] - hits
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
 def mean_score(scores: Iterable[float]) -> float:

@@ -119,6 +119,11 @@ class Evaluation:
             ("mean iIoU", "mean_iiou"),
             ("mean category IoU", "mean_category_iou"),
             ("mean category iIoU", "mean_category_iiou"),
+            ("frequency-weighted IoU", "frequency_weighted_iou"),
+            ("mean boundary IoU", "mean_boundary_iou"),
+            ("mean Dice", "mean_dice"),
+            ("mean precision", "mean_precision"),
+            ("mean recall", "mean_recall"),
         ):
             if key in self.scores:
                 measures.append((measure, self.scores[key]))

@@ -2,7 +2,9 @@
 
 What PASCAL VOC, Cityscapes and CamVid have in common: pixels whose true label is ignored do not
 count; a class's IoU is TP / (TP + FP + FN) over all images together; the mean is over the classes
-that occur in truth or prediction.
+that occur in truth or prediction. Other data sets than the benchmarks have no official scores and
+get more: precision, recall and Dice (:mod:`train.metrics`), frequency-weighted IoU, and boundary
+IoU (:mod:`tools.scoring.boundary`). All scores are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -19,10 +21,22 @@ from configs.errors import ConfigError
 from data_iter.errors import DataError
 from data_iter.image_files import read_label
 from data_iter.labels import ranges, to_train_ids
-from train.metrics import iou, joint_histogram, mean_score, pixel_accuracy
+from train.metrics import (
+    dice,
+    frequency_weighted_iou,
+    iou,
+    joint_histogram,
+    mean_score,
+    pixel_accuracy,
+    precision,
+    recall,
+)
 
+from tools.scoring.boundary import boundary_histogram, boundary_iou
 from tools.shared.parallel import in_threads
 from tools.shared.pairs import Pair
+
+BENCHMARKS = ("cityscapes", "kitti", "voc")  # class tables whose scores are official
 
 
 class FrameCounts(NamedTuple):
@@ -36,11 +50,15 @@ class FrameCounts(NamedTuple):
         (256,) int64 pixels of each value of the prediction, ignored truth included.
     joint : ndarray
         (L, 256) int64 pixels of each true class (row) and predicted value (column).
+    boundary : ndarray or None
+        (L + 1, 256) int64 as :func:`tools.scoring.boundary.boundary_histogram` counts them; None
+        for a benchmark.
     """
 
     pair: Pair
     values: np.ndarray
     joint: np.ndarray
+    boundary: np.ndarray | None
 
 
 def count_pixels(
@@ -52,7 +70,11 @@ def count_pixels(
     if np.any(lut[np.flatnonzero(joint.sum(axis=1))] < 0):
         to_train_ids(truth, lut, pair.truth)  # raises, with the likely cause
     classes = [joint[lut == train_id].sum(axis=0) for train_id in range(dataset.num_classes)]
-    return FrameCounts(pair, joint.sum(axis=0), np.stack(classes))
+    boundary = None
+    if dataset.name not in BENCHMARKS:
+        train_ids = to_train_ids(truth, lut, pair.truth)
+        boundary = boundary_histogram(train_ids, prediction, dataset.num_classes, dataset.ignore_id)
+    return FrameCounts(pair, joint.sum(axis=0), np.stack(classes), boundary)
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -107,34 +129,45 @@ def values_kind(
         The values fit both.
     """
     train_ids = set(range(dataset.num_classes))
-    for file, count in counts.items():
-        check_values(file, count, label_values(dataset) | train_ids)
-    classes = [row.id for row in dataset.train_classes]
-    if classes == list(train_ids):
+    if [row.id for row in dataset.train_classes] == list(train_ids):
         kind = "train_id"
-    elif asked:
-        kind = asked
     else:
-        values = {file: set(np.flatnonzero(count).tolist()) for file, count in counts.items()}
-        as_labels = [file for file in values if values[file] - train_ids]
-        as_train = [
-            file for file in values if values[file] <= train_ids and values[file] - set(classes)
-        ]
-        if as_labels and as_train:
-            raise DataError(
-                f"{as_train[0]}: looks like train ids, but {as_labels[0]} holds label ids; "
-                "say --values label_id if all do"
-            )
-        if not as_labels and not as_train:
-            raise ConfigError(
-                f"{next(iter(counts)).parent}: the predicted values fit label ids and train ids; "
-                "say which with --values"
-            )
-        kind = "label_id" if as_labels else "train_id"
+        kind = asked or _told_by_values(counts, dataset, train_ids)
     legal = label_values(dataset) if kind == "label_id" else train_ids
     for file, count in counts.items():
         check_values(file, count, legal)
     return kind
+
+
+def _told_by_values(
+    counts: Mapping[Path, np.ndarray], dataset: DatasetSpec, train_ids: set[int]
+) -> str:
+    """Do what :func:`values_kind` says where nobody was asked."""
+    for file, count in counts.items():
+        check_values(file, count, label_values(dataset) | train_ids)
+    learnt = {row.id for row in dataset.train_classes}
+    values = {file: set(np.flatnonzero(count).tolist()) for file, count in counts.items()}
+    as_labels = [file for file in values if values[file] - train_ids]
+    as_train = [file for file in values if values[file] <= train_ids and values[file] - learnt]
+    void = dataset.num_classes
+    union = set().union(*values.values())
+    if union - train_ids == {void} and union & train_ids - learnt:
+        raise DataError(
+            f"{as_labels[0]}: predicted value {void} beside train ids: a class more, for what is "
+            f"ignored? Every pixel needs one of the classes 0-{void - 1}; say --values label_id if "
+            "these are label ids"
+        )
+    if as_labels and as_train:
+        raise DataError(
+            f"{as_train[0]}: looks like train ids, but {as_labels[0]} holds label ids; "
+            "say --values label_id if all do"
+        )
+    if not as_labels and not as_train:
+        raise ConfigError(
+            f"{next(iter(counts)).parent}: the predicted values fit label ids and train ids; "
+            "say which with --values"
+        )
+    return "label_id" if as_labels else "train_id"
 
 
 def confusion_of(joint: np.ndarray, kind: str, dataset: DatasetSpec) -> np.ndarray:
@@ -142,17 +175,21 @@ def confusion_of(joint: np.ndarray, kind: str, dataset: DatasetSpec) -> np.ndarr
 
     The last column holds predictions of an official label that is not scored.
     """
-    ids = range(dataset.num_classes)
-    columns = ids if kind == "train_id" else dataset.train_to_label[: len(ids)]
-    scored = joint[:, columns]
+    scored = joint[:, _values_of_classes(kind, dataset)]
     return np.column_stack([scored, joint.sum(axis=1) - scored.sum(axis=1)])
+
+
+def _values_of_classes(kind: str, dataset: DatasetSpec) -> np.ndarray:
+    """Predicted value of each train id."""
+    ids = np.arange(dataset.num_classes)
+    return ids if kind == "train_id" else dataset.train_to_label[ids]
 
 
 def summary(frames: Sequence[FrameCounts], kind: str, dataset: DatasetSpec) -> dict[str, Any]:
     """Score all frames together; NaN becomes None."""
     confusion = confusion_of(sum(frame.joint for frame in frames), kind, dataset)
     scores = iou(confusion)
-    return {
+    result = {
         "dataset": dataset.name,
         "images": len(frames),
         "values": kind,
@@ -171,6 +208,25 @@ def summary(frames: Sequence[FrameCounts], kind: str, dataset: DatasetSpec) -> d
         "confusion": confusion.tolist(),
         "frames": [_frame(frame, kind, dataset) for frame in frames],
     }
+    if dataset.name not in BENCHMARKS:
+        values = _values_of_classes(kind, dataset)
+        boundary = boundary_iou(sum(frame.boundary for frame in frames), values)
+        _add_more(result, confusion, boundary)
+    return result
+
+
+def _add_more(result: dict[str, Any], confusion: np.ndarray, boundary: np.ndarray) -> None:
+    """Add the measures that no benchmark asks for, of each class and their means."""
+    for name, scores in (
+        ("precision", precision(confusion)),
+        ("recall", recall(confusion)),
+        ("dice", dice(confusion)),
+        ("boundary_iou", boundary),
+    ):
+        result[f"mean_{name}"] = or_none(mean_score(scores))
+        for row, score in zip(result["classes"], scores):
+            row[name] = or_none(score)
+    result["frequency_weighted_iou"] = or_none(frequency_weighted_iou(confusion))
 
 
 def _frame(frame: FrameCounts, kind: str, dataset: DatasetSpec) -> dict[str, Any]:
@@ -214,7 +270,10 @@ def score(
     dict
         Ready for JSON: ``mean_iou``, ``pixel_accuracy``, ``classes`` (a row per class),
         ``confusion`` ((L, L + 1), rows are true classes, the last column other predictions),
-        ``frames`` (a row per image).
+        ``frames`` (a row per image). Where the class table is not a benchmark's, also
+        ``frequency_weighted_iou``, and ``precision``, ``recall``, ``dice`` and ``boundary_iou`` of
+        each class with their means, ``mean_precision`` and so on. Scores are from 0 to 1, None
+        where there is none.
     """
 
     def count(pair: Pair) -> FrameCounts:
