@@ -249,7 +249,12 @@ def test_coco_instances_become_voc_labels(tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--data-root", str(tmp_path), "--split", "val2017", "--out", str(out)]
     assert prepare_data.main(["coco", *options]) == 0
-    assert "1 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 images" in said
+    assert "categories that VOC has not, drawn as background (1): toothbrush\n" in said
+    assert "images without a class of VOC (1): 000000000002.jpg\n" in said
+    listed = (out / "left_out_val2017.txt").read_text()
+    assert listed == "category\ttoothbrush\nimage\t000000000002.jpg\n"
     expected = np.zeros((30, 41), np.uint8)
     expected[10:30, 5:30] = 255
     expected[2:12, 2:12] = 18

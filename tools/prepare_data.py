@@ -32,6 +32,7 @@ from configs.errors import ConfigError
 from data_iter.datasets import LAYOUTS, find_samples
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
+from data_iter.listing import SHOWN, shortened
 from data_iter.records import MANIFEST, is_prepared, read_manifest
 from tools.dataset.check import Report, check_split, compare_splits, grouped, present_splits
 from tools.dataset.coco import draw_labels
@@ -143,8 +144,22 @@ def _pack(args: argparse.Namespace) -> int:
 
 def _coco(args: argparse.Namespace) -> int:
     with _progress(f"Drawing {args.split}") as start:
-        count = draw_labels(args.data_root, args.split, load_dataset("voc"), args.out, start)
-    print(f"{args.out}: {count} images of {args.split} with VOC labels, in the layout 'folders'")
+        drawn = draw_labels(args.data_root, args.split, load_dataset("voc"), args.out, start)
+    for what, names, shown in (
+        (
+            "categories that VOC has not, drawn as background",
+            drawn.categories,
+            len(drawn.categories),
+        ),
+        ("images without a class of VOC", drawn.without, SHOWN),
+    ):
+        if names:
+            print(f"left out, {what} ({len(names)}): {shortened(names, shown)}")
+    print(f"{drawn.listed}: all that was left out")
+    print(
+        f"{args.out}: {drawn.images} images of {args.split} with VOC labels, in the layout "
+        "'folders'"
+    )
     return 0
 
 

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,29 +29,54 @@ VOC_NAMES = {
 IGNORED = 255  # crowds, and pixels of several objects of different classes
 
 
+class Drawn(NamedTuple):
+    """What became of a split: images drawn, and what was left out, by name.
+
+    Attributes
+    ----------
+    images : int
+        Label files written.
+    categories : list of str
+        COCO's categories that VOC has not: their objects are background.
+    without : list of str
+        Files of images that show no VOC class.
+    listed : Path
+        The file that lists both.
+    """
+
+    images: int
+    categories: list[str]
+    without: list[str]
+    listed: Path
+
+
 def draw_labels(
     root: Path,
     split: str,
     voc: DatasetSpec,
     out: Path,
     start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
-) -> int:
-    """Write ``out/labels/SPLIT/NAME.png`` for images that show a VOC class; return their number.
+) -> Drawn:
+    """Write ``out/labels/SPLIT/NAME.png`` for images that show a VOC class.
 
     ``root`` holds ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``, which appear
-    as links in ``out/images/SPLIT``, so that ``out`` is a data set in the layout ``folders``.
+    as links in ``out/images/SPLIT``, so that ``out`` is a data set in the layout ``folders``. What
+    is left out stands in ``out/left_out_SPLIT.txt``.
     """
     file = root / "annotations" / f"instances_{split}.json"
     if not file.is_file():
         raise DataError(f"{file}: no such annotation file; get it from https://cocodataset.org")
     coco = load_annotations(file)
     ids = {row.name: row.id for row in voc.classes}
-    classes = {}
-    for category in coco.loadCats(coco.getCatIds()):
-        name = VOC_NAMES.get(category["name"], category["name"])
-        if name in ids:
-            classes[category["id"]] = ids[name]
+    names = {category["id"]: str(category["name"]) for category in coco.loadCats(coco.getCatIds())}
+    classes = {
+        category: ids[VOC_NAMES.get(name, name)]
+        for category, name in names.items()
+        if VOC_NAMES.get(name, name) in ids
+    }
     images = sorted({image for category in classes for image in coco.getImgIds(catIds=[category])})
+    if not images:
+        raise DataError(f"{file}: no image in it shows a class of VOC")
     for kind in ("images", "labels"):
         (out / kind / split).mkdir(parents=True, exist_ok=True)
     advance = start(len(images))
@@ -67,7 +93,20 @@ def draw_labels(
             link.unlink(missing_ok=True)  # of an earlier call, and the images have moved since
             link.symlink_to(os.path.relpath(source, link.parent.resolve()))
         advance()
-    return len(images)
+    return _list_left_out(
+        len(images),
+        sorted(name for category, name in names.items() if category not in classes),
+        sorted(str(coco.imgs[n]["file_name"]) for n in coco.imgs.keys() - set(images)),
+        out / f"left_out_{split}.txt",
+    )
+
+
+def _list_left_out(images: int, categories: list[str], without: list[str], file: Path) -> Drawn:
+    lines = [f"category\t{name}\n" for name in categories]
+    lines += [f"image\t{name}\n" for name in without]
+    with atomic_write(file) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    return Drawn(images, categories, without, file)
 
 
 def draw_label(coco, image: dict, annotations: list[dict], classes: dict[int, int]) -> np.ndarray:
