@@ -1,8 +1,8 @@
 """Read a ``.cfg`` file, its base and overrides into a checked :class:`configs.schema.Config`.
 
-INI syntax without interpolation; keys keep their case; ``#`` begins a comment.
-``[experiment] base`` names a file, relative to the one that says it, whose values
-this one overrides.
+The syntax is INI without interpolation; keys keep their case; ``#`` begins a comment.
+``[experiment] base`` names a file, relative to the one that contains it. This file overrides the
+values of its base.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def _chain(path: Path) -> list[Path]:
-    """Return the base of all bases first, ``path`` last."""
+    """Return ``path`` and its bases, the outermost base first."""
     chain: list[Path] = []
     while True:
         if path.resolve() in [p.resolve() for p in chain]:
@@ -104,7 +104,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _syntax(error: configparser.Error) -> str:
-    """Say what is wrong on which line, without the line: a base may be any file."""
+    """Name the error and the line's number, but not its text: a base may be any file."""
     if isinstance(error, configparser.DuplicateSectionError):
         return f"line {error.lineno}: section [{error.section}] already exists"
     if isinstance(error, configparser.DuplicateOptionError):

@@ -1,4 +1,4 @@
-"""Read the text files that people write: configurations and YAML, guarded against hostile ones."""
+"""Read text files that users write, configurations and YAML, guarded against hostile content."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ def key(
 ) -> Any:
     """Declare one key: default, one-line meaning, and the values that it accepts.
 
-    ``word`` may stand in place of a value; what it means is worked out later.
+    ``word`` is accepted in place of a value; the code that uses the key interprets it.
 
-    ``at_most`` only keeps out what no machine can hold, so that a typing error gets a sentence.
+    ``at_most`` only excludes values that no machine can hold, so that a typing error is reported.
     """
     bounds = {"at_least": at_least, "at_most": at_most, "length": length, "word": word}
     metadata = {"doc": doc, "choices": choices, **bounds}

@@ -5,8 +5,8 @@ Only the names are needed::
     name: mine
     classes: [road, car, sky]
 
-A row without ``id`` takes the next one, a row without ``train_id`` is the next class that the
-network learns (or ignored, if its id is ``ignore_id``), and colours are chosen.
+A row without ``id`` gets the next one. A row without ``train_id`` is the next class that the
+network learns (or is ignored, if its id is ``ignore_id``). Missing colours are chosen.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class ClassSpec:
     color : tuple of int
         RGB, 0..255, for pictures of the labels.
     category : str
-        Group of classes with a score of its own (Cityscapes); empty where there are none.
+        Group of classes that is scored together (Cityscapes); empty for data sets without groups.
     has_instances : bool
-        Whether the data set tells single instances apart (Cityscapes, for iIoU).
+        Whether the data set distinguishes single instances (Cityscapes, for iIoU).
     """
 
     name: str
@@ -73,10 +73,10 @@ class DatasetSpec:
     layout : str
         How its folders are laid out: a key of ``data_iter.datasets.LAYOUTS``.
     ignore_id : int
-        Train id that takes no part in loss and score. In label files that value is ignored too,
-        whether or not a row has it.
+        Train id that loss and score ignore. The same value is ignored in label files, whether or
+        not a row has it.
     label_kind : str
-        Which column's values label files hold: ``label_id`` (``id``) or ``train_id``.
+        Column whose values label files hold: ``label_id`` (``id``) or ``train_id``.
     home : str
         Where to get the data and how to lay it out.
     """
@@ -104,7 +104,7 @@ class DatasetSpec:
 
     @property
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 RGB colour of each train id; black where it is no class."""
+        """(256, 3) uint8 RGB colour of each train id; black for values that are not a class."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: self.num_classes] = [row.color for row in self.train_classes]
         return palette
@@ -113,7 +113,7 @@ class DatasetSpec:
     def label_lut(self) -> np.ndarray:
         """(256,) int16 train id of each value in a label file, -1 where the table has none.
 
-        Cityscapes' label files never hold its ignore_id, 255: one that does holds train ids.
+        Cityscapes' label files never contain its ignore_id, 255. A file with 255 holds train ids.
         """
         lut = np.full(256, -1, np.int16)
         if self.layout != "cityscapes":
@@ -128,7 +128,7 @@ class DatasetSpec:
 
     @property
     def train_to_label(self) -> np.ndarray:
-        """(256,) uint8 official value of each train id; the ignored one for what is no class."""
+        """(256,) uint8 official value of each train id; the ignored value for all other ids."""
         ignored = [row.id for row in self.classes if row.train_id == self.ignore_id]
         lut = np.full(256, ignored[0] if ignored else self.ignore_id, np.uint8)
         lut[: self.num_classes] = [row.id for row in self.train_classes]
@@ -164,7 +164,8 @@ def load_dataset(name_or_path: str | Path) -> DatasetSpec:
     Raises
     ------
     ConfigError
-        The name is unknown (the nearest one is given), or the table is wrong (file and field are).
+        The name is unknown (the message gives the nearest one), or the table is wrong (the message
+        names file and field).
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -205,7 +206,7 @@ def _table(document: Any) -> DatasetSpec:
 
 
 def _row(row: Any, where: str) -> dict[str, Any]:
-    """Read a row as it stands, a name or a mapping, without what follows from other rows."""
+    """Read one row, a name or a mapping, without the values that depend on other rows."""
     if isinstance(row, str):
         return {"name": row}
     row = dict(_fields(ClassSpec, row, where, optional=("id", "train_id", "color")))

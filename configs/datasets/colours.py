@@ -1,4 +1,4 @@
-"""Colours for classes that come without: well apart from each other, from black and white."""
+"""Choose colours for classes without one: far from each other and from black and white."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 Colour = tuple[int, int, int]
 STEPS = (0, 51, 102, 153, 204, 255)
-KEPT = ((0, 0, 0), (255, 255, 255))  # what is ignored is black in pictures
+KEPT = ((0, 0, 0), (255, 255, 255))  # ignored pixels are black in pictures
 
 
 def choose(count: int, taken: Sequence[Colour] = ()) -> list[Colour]:
-    """Choose ``count`` RGB colours, 0..255, each as far as can be from those before it.
+    """Choose ``count`` RGB colours, 0..255, each as far as possible from those before it.
 
     The distance is Riemersma's ("redmean"), which follows the eye better than Euclid's.
     """
