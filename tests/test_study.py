@@ -165,13 +165,14 @@ def test_the_table_pairs_seeds_and_says_what_is_missing(tmp_path, capsys):
         append_result(tmp_path, line(study, "bilinear", seed, score=bilinear, **ious))
     append_result(tmp_path, line(study, "bilinear", 3, failed="no memory"))
     duc, bilinear = tabulate(study, read_results(tmp_path, study))
-    assert (duc["mean"], duc["n"]) == (pytest.approx(55), 2)
+    assert (duc["mean"], duc["n"]) == (pytest.approx(0.55), 2)
     assert bilinear["failed_seeds"] == [3] and bilinear["pairs"] == 2
     assert bilinear["difference"] == pytest.approx(0, abs=1e-9)
-    assert bilinear["paper_difference"] == pytest.approx(-2)
+    assert bilinear["paper_difference"] == pytest.approx(-0.02)
     assert command.main(["table", str(study.path), "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "2 of 3 (failed: seed 3)" in text and "25.00" in text
+    assert "| 55.00 ± 7.07 |" in text and "-2.0" in text
     assert (tmp_path / "table.md").read_text() == text
     assert {"table.csv", "table.json", "table.png"} <= {f.name for f in tmp_path.iterdir()}
 
@@ -224,7 +225,7 @@ def test_roads_are_scored_from_above(tmp_path):
     said = process.communicate(timeout=250)[0]
     assert process.returncode == 0, said
     (entry,) = tabulate(read_study(file), read_results(tmp_path / "out", read_study(file)))
-    assert 0 < entry["mean"] <= 100 and 0 < entry["ap"] <= 100
+    assert 0 < entry["mean"] <= 1 and 0 < entry["ap"] <= 1
 
 
 def test_rows_of_a_seed_see_the_same_crops(tmp_path):

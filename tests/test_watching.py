@@ -64,13 +64,14 @@ def test_runs_are_compared_by_what_differs(tmp_path, capsys):
     folders = [str(tmp_path / name) for name in "abc"]
     assert report.main(["runs", *folders, "--csv", str(tmp_path / "runs.csv")]) == 0
     lines = (tmp_path / "runs.csv").read_text().splitlines()
-    assert lines[0] == "run,network.cell,best mIoU %,best epoch,last mIoU %,epochs,samples/s"
+    assert lines[0] == "run,network.cell,best mIoU,best epoch,last mIoU,epochs,samples/s"
     assert lines[1:] == [
-        f"{folders[1]},4,75.0,1,75.0,1,1.0",
-        f"{folders[0]},2,50.0,2,37.5,3,2.0",
+        f"{folders[1]},4,0.75,1,0.75,1,1.0",
+        f"{folders[0]},2,0.5,2,0.375,3,2.0",
         f"{folders[2]},2,,,,1,",
     ]
-    assert capsys.readouterr().out.count("network.cell") == 3
+    said = capsys.readouterr().out
+    assert said.count("network.cell") == 3 and f"{'last mIoU':<24} 37.50 %" in said
     assert report.main(["runs", str(tmp_path)]) == 2
     assert "not a run folder" in capsys.readouterr().err
 

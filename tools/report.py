@@ -178,8 +178,9 @@ def _runs(args: argparse.Namespace) -> int:
     rows = compare(args.runs)
     for row in rows:
         for column, value in row.items():
-            text = f"{value:.2f}" if isinstance(value, float) and column in SCORES else value
-            print(f"{column:<24} {'-' if text is None else text}")
+            if column in SCORES and isinstance(value, float):
+                value = f"{100 * value:.2f} %" if "mIoU" in column else f"{value:.2f}"
+            print(f"{column:<24} {'-' if value is None else value}")
         print()
     if args.csv:
         write_csv(args.csv, rows)

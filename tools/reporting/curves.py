@@ -38,12 +38,13 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
         records = RunDir(run).read_log()
         _line(loss, records, "loss", color=color, label=run.name)
         _line(rate, records, "lr", color=color, label=run.name)
-        _line(score, records, "train_miou", color=color, alpha=0.5, linestyle=":")
-        _line(score, records, "val_miou", color=color, label=run.name, marker="o", markersize=3)
+        _line(score, records, "train_miou", 100, color=color, alpha=0.5, linestyle=":")
+        style = {"marker": "o", "markersize": 3}
+        _line(score, records, "val_miou", 100, color=color, label=run.name, **style)
     loss.set_ylabel("loss")
     loss.set_yscale("log")
     rate.set_ylabel("learning rate")
-    score.set_ylabel("mIoU (dotted: on training crops)")
+    score.set_ylabel("mIoU, % (dotted: on training crops)")
     score.set_xlabel("iteration")
     for axes in (loss, rate, score):
         axes.grid(alpha=0.3)
@@ -56,8 +57,10 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
         plt.close(figure)
 
 
-def _line(axes: plt.Axes, records: list[dict[str, Any]], key: str, **style: Any) -> None:
-    points = [(r["iteration"], r[key]) for r in records if r.get(key) is not None]
+def _line(
+    axes: plt.Axes, records: list[dict[str, Any]], key: str, unit: float = 1, **style: Any
+) -> None:
+    points = [(r["iteration"], unit * r[key]) for r in records if r.get(key) is not None]
     if points:
         axes.plot(*zip(*points), **style)
 

@@ -13,7 +13,7 @@ from configs.schema import SECTIONS, Config
 from train.atomic import atomic_write
 from train.run_dir import RunDir
 
-SCORES = ("best mIoU %", "best epoch", "last mIoU %", "epochs", "samples/s")
+SCORES = ("best mIoU", "best epoch", "last mIoU", "epochs", "samples/s")
 
 
 def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -22,8 +22,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``run``, each key of the configuration that is not the same in all runs, and `SCORES`; None
-        where a run has no such number yet.
+        ``run``, each key of the configuration that is not the same in all runs, and `SCORES`, mIoU
+        from 0 to 1; None where a run has no such number yet.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def _keys(config: Config) -> dict[str, Any]:
 
 def _scores(run: RunDir) -> dict[str, Any]:
     records = run.read_log()
-    scores = [(100 * r["val_miou"], r["epoch"]) for r in records if r.get("val_miou") is not None]
+    scores = [(r["val_miou"], r["epoch"]) for r in records if r.get("val_miou") is not None]
     best = max(scores, key=lambda pair: pair[0], default=(None, None))
     rates = [r["samples_per_second"] for r in records if "samples_per_second" in r]
     found = (

@@ -20,12 +20,12 @@ def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
     """Draw the table of a study as a PNG; rows without a finished run stay empty."""
     figure, axes = plt.subplots(figsize=(8, 1 + 0.4 * len(entries)), layout="constrained")
     for place, entry in enumerate(entries):
-        scores = list(entry["scores"].values())
+        scores = [100 * score for score in entry["scores"].values()]
         axes.plot(scores, [place] * len(scores), "o", color="tab:blue", alpha=0.5, markersize=5)
         if scores:
             axes.errorbar(
-                entry["mean"], place, xerr=entry["sd"] or 0, fmt="|", color="black", capsize=4,
-                markersize=14,
+                100 * entry["mean"], place, xerr=100 * (entry["sd"] or 0), fmt="|", color="black",
+                capsize=4, markersize=14,
             )  # fmt: skip
     axes.set_yticks(range(len(entries)), [entry["title"] for entry in entries])
     axes.invert_yaxis()

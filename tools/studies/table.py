@@ -1,4 +1,7 @@
-"""The table of a study: rows with mean, spread, paired differences, and what is missing."""
+"""The table of a study: rows with mean, spread, paired differences, and what is missing.
+
+The table for people, ``table.md``, is in %; entries, ``table.json`` and ``table.csv`` hold 0 to 1.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tools.studies.statistics import bootstrap_interval, spread, t_interval
 
 
 def tabulate(study: Study, results: Results) -> list[dict[str, Any]]:
-    """Summarise each row over its finished seeds. Scores are in %; a missing score is None."""
+    """Summarise each row over its finished seeds. Scores are 0..1; a missing score is None.."""
     return [_summary(study, row, results) for row in study.rows]
 
 
@@ -25,9 +28,9 @@ def _summary(study: Study, row: Row, results: Results) -> dict[str, Any]:
     lines = _finished(study, row.name, results)
     failed = [s for s in study.seeds if "failed" in results.get((row.name, s), {})]
     entry: dict[str, Any] = {
-        "row": row.name, "title": row.title, "paper": row.paper, "metric": study.metric,
-        "seeds": len(study.seeds), "n": len(lines), "failed_seeds": failed,
-        "scores": {seed: 100 * line["score"] for seed, line in lines.items()},
+        "row": row.name, "title": row.title, "paper": _of_percent(row.paper),
+        "metric": study.metric, "seeds": len(study.seeds), "n": len(lines), "failed_seeds": failed,
+        "scores": {seed: line["score"] for seed, line in lines.items()},
         "mean": None, "sd": None,
     }  # fmt: skip
     if lines:
@@ -51,15 +54,14 @@ def _comparison(study: Study, row: Row, lines: dict, others: dict) -> dict[str, 
     found: dict[str, Any] = {
         "compare": row.compare, "pairs": len(seeds), "difference": None, "t_95": None,
         "bootstrap_95": None,
-        "paper_difference": None if paper is None or other is None else paper - other,
+        "paper_difference": None if None in (paper, other) else _of_percent(paper - other),
     }  # fmt: skip
     if seeds:
-        differences = [100 * (lines[s]["score"] - others[s]["score"]) for s in seeds]
+        differences = [lines[s]["score"] - others[s]["score"] for s in seeds]
         found |= {"difference": float(np.mean(differences)), "t_95": t_interval(differences)}
         if all("groups" in lines[s] and "groups" in others[s] for s in seeds):
             first, second = (np.array([of[s]["groups"] for s in seeds]) for of in (others, lines))
-            interval = bootstrap_interval(first, second)
-            found["bootstrap_95"] = tuple(100 * end for end in interval)
+            found["bootstrap_95"] = bootstrap_interval(first, second)
     return found
 
 
@@ -70,7 +72,12 @@ def _finished(study: Study, row: str, results: Results) -> dict[int, dict]:
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return 100 * float(np.mean(known)) if known else None
+    return float(np.mean(known)) if known else None
+
+
+def _of_percent(figure: float | None) -> float | None:
+    """Turn a figure of the paper, %, into a share."""
+    return None if figure is None else figure / 100
 
 
 def markdown(study: Study, entries: list[dict[str, Any]]) -> str:
@@ -125,8 +132,8 @@ def _score(entry: dict[str, Any]) -> str:
     if not entry["n"]:
         return "not run"
     if entry["sd"] is None:
-        return f"{entry['mean']:.2f}"
-    return f"{entry['mean']:.2f} ± {entry['sd']:.2f}"
+        return _number(entry["mean"], 2)
+    return f"{_number(entry['mean'], 2)} ± {_number(entry['sd'], 2)}"
 
 
 def _failed(entry: dict[str, Any]) -> str:
@@ -135,12 +142,12 @@ def _failed(entry: dict[str, Any]) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else f"{100 * value:.{digits}f}"
 
 
 def _signed(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:+.{digits}f}"
+    return "" if value is None else f"{100 * value:+.{digits}f}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f}"
+    return "" if ends is None else f"{_signed(ends[0])} to {_signed(ends[1])}"
