@@ -87,7 +87,7 @@ def test_cityscapes_from_train_ids(city, capsys):
         np.testing.assert_array_equal(
             np.array(image), lut[np.array(Image.open(city / "out" / name))]
         )
-    assert export("cityscapes", "--check", out) == 2  # checked against the official test set
+    assert export("cityscapes", "--check", out) == 1  # checked against the official test set
     printed = capsys.readouterr()
     assert "berlin: 1 frames, the test set has 544" in printed.out
     assert "mainz: 0 frames, the test set has 298" in printed.out
@@ -184,7 +184,7 @@ def test_check_says_everything_that_is_wrong(city, capsys):
             ("__MACOSX/x", b""),
         ],
     )
-    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 1
     lines = capsys.readouterr().out.splitlines()
     for expected in (
         "berlin/berlin_000000_000019_x.png: cannot be read",
@@ -203,7 +203,7 @@ def test_check_tells_train_ids(city, capsys):
     names = ("berlin_000000_000019.png", "munich_000003_000019.png")
     content = png(np.arange(60, dtype=np.uint8).reshape(HW) % 19)
     write_zip(city / "c.zip", [(name, content) for name in names])
-    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 1
     assert "all values are 0-18: train ids instead of label ids?" in capsys.readouterr().out
 
 
@@ -226,7 +226,7 @@ def test_a_damaged_member_is_one_of_the_problems(city, method, capsys):
     content = bytearray((city / "c.zip").read_bytes())
     content[middle] ^= 255
     (city / "c.zip").write_bytes(content)
-    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 1
     printed = capsys.readouterr()
     assert printed.out.startswith("berlin_000000_000019.png: cannot be read (")
     assert printed.out.count("\n") == printed.err.count("\n") == 1
@@ -247,7 +247,7 @@ def test_damaged_archives_are_named(tmp_path, capsys):
             content = bytearray(whole)
             content[place] ^= 170
             (tmp_path / file).write_bytes(content)
-            assert export(dataset, "--check", tmp_path / file) == 2
+            assert export(dataset, "--check", tmp_path / file) in (1, 2)  # a member, or the whole
             assert capsys.readouterr().err.startswith(f"error: {tmp_path / file}: ")
 
 
@@ -255,7 +255,7 @@ def test_paths_that_lead_out_of_the_archive(city, voc, capsys):
     good = png(np.full(HW, 7, np.uint8))
     names = ["../berlin_000000_000019.png", "/berlin_000000_000019.png", "a/../munich_3_19.png"]
     write_zip(city / "c.zip", [(name, good) for name in names])
-    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 2
+    assert export("cityscapes", "--check", city / "c.zip", "--data-root", city / "data") == 1
     printed = capsys.readouterr().out
     assert [line.split(": not expected")[0] for line in printed.splitlines()[:-1]] == names
     folder = "results/VOC2012/Segmentation/comp6_test_cls"
@@ -263,7 +263,7 @@ def test_paths_that_lead_out_of_the_archive(city, voc, capsys):
     with tarfile.open(voc / "r.tar", "w") as archive:
         for name in names:
             archive.addfile(tarfile.TarInfo(name))
-    assert export("voc", "--check", voc / "r.tar", "--data-root", voc / "VOC2012") == 2
+    assert export("voc", "--check", voc / "r.tar", "--data-root", voc / "VOC2012") == 1
     printed = capsys.readouterr().out
     assert [line.split(": not expected")[0] for line in printed.splitlines()[:-1]] == names
 
@@ -323,7 +323,7 @@ def test_kitti_against_the_official_test_set(tmp_path, capsys):
         + [("uu_road_000100.png", png(np.full((400, 800), 7, np.uint8)))],
     )
     capsys.readouterr()
-    assert export("kitti", "--check", tmp_path / "k.zip") == 2
+    assert export("kitti", "--check", tmp_path / "k.zip") == 1
     printed = capsys.readouterr().out
     assert "sub/um_road_000000.png: not expected" in printed
     assert "uu_road_000100.png: 800x400, expected 400x800" in printed
@@ -406,7 +406,7 @@ def test_wrong_voc_archives(voc, capsys):
         link = tarfile.TarInfo(f"{folder}/2008_000008.png")
         link.type, link.linkname = tarfile.SYMTYPE, "2008_000006.png"
         archive.addfile(link)
-    assert export("voc", "--check", voc / "r.tar", "--data-root", voc / "VOC2012") == 2
+    assert export("voc", "--check", voc / "r.tar", "--data-root", voc / "VOC2012") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"{folder}/2008_000006.png: its palette is not the VOC colour map",
@@ -417,7 +417,7 @@ def test_wrong_voc_archives(voc, capsys):
         f"{folder}/2008_000008.png: cannot be read (a link or device, expected a file)",
         "not in the test set: 2008_000007, 2008_000008",
     ]
-    assert export("voc", "--check", voc / "r.tar") == 2
+    assert export("voc", "--check", voc / "r.tar") == 1
     assert "4 pictures, the test set has 1456" in capsys.readouterr().out
 
 
@@ -470,6 +470,6 @@ def test_voc_names_of_the_official_test_set(tmp_path, capsys):
     with tarfile.open(tmp_path / "r.tar", "w") as archive:
         for name in ("2008_000006", "2008_6", "photo"):
             archive.addfile(tarfile.TarInfo(f"{folder}/{name}.png"))
-    assert export("voc", "--check", tmp_path / "r.tar") == 2
+    assert export("voc", "--check", tmp_path / "r.tar") == 1
     printed = capsys.readouterr().out
     assert "no names of VOC2012 images: 2008_6, photo\n3 pictures, the test set has 1456" in printed

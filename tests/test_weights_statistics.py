@@ -113,8 +113,9 @@ def test_the_distance_of_two_normal_distributions():
 
 
 def test_check_tells_order_scale_and_mean(folded, photographs, tmp_path, capsys):
-    def said(file):
-        run("check", file, "--images", photographs)
+    def said(file, code=0):
+        command = ["check", file, "--images", photographs, *SET]
+        assert convert_weights.main([str(argument) for argument in command]) == code
         text = capsys.readouterr().out
         assert text.count("\n") == 1
         return text
@@ -126,7 +127,7 @@ def test_check_tells_order_scale_and_mean(folded, photographs, tmp_path, capsys)
     right = said(out)
     assert "statistics agree" in right and "RGB or BGR" not in right
     options = ["--images", str(photographs), *SET, "--set=network.mean_rgb=0,0,0"]
-    assert convert_weights.main(["check", str(out), *options]) == 0
+    assert convert_weights.main(["check", str(out), *options]) == 1
     text = capsys.readouterr().out
     assert "do NOT agree" in text and "with network.mean_rgb 122.675,116.669,104.008" in text
     args, auxs = read_params(out)
@@ -146,7 +147,7 @@ def test_check_tells_order_scale_and_mean(folded, photographs, tmp_path, capsys)
         else:
             new_auxs[first + MEAN] = mx.nd.array(change["mean"])
         save_arrays(wrong, join_params(new_args, new_auxs))
-        assert "do NOT agree" in (text := said(wrong)) and message in text, text
+        assert "do NOT agree" in (text := said(wrong, code=1)) and message in text, text
 
 
 def test_a_channel_order_that_grey_images_can_not_tell_is_said(folded, tmp_path, capsys):

@@ -67,6 +67,7 @@ from tools.weights.photographs import (
     recalibrate,
 )
 from tools.weights.pytorch import read_pytorch
+from train.command import PROBLEMS
 from train.network import build_symbol, check_params
 from train.params import Params, join_params, read_params, save_arrays
 from train.run_dir import new_run
@@ -90,8 +91,9 @@ def check(args: argparse.Namespace) -> int:
     """Say whether weights belong to a preprocessing."""
     config, dataset, params = measured_network(args)
     batches = list(read_photographs(find_photographs(args.images, args.count), config))
-    print(f"{args.params}: {verdict(config, dataset, params, batches, mx.cpu())}")
-    return 0
+    found = verdict(config, dataset, params, batches, mx.cpu())
+    print(f"{args.params}: {found.text}")
+    return PROBLEMS if found.disagree else 0
 
 
 def recalibrated(args: argparse.Namespace) -> int:

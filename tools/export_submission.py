@@ -43,6 +43,7 @@ from tools.shared.parallel import in_threads
 from tools.shared.pairs import files, frame_name, index
 from tools.scoring.kitti import read_confidence, road_class, road_frame, road_maps
 from tools.submission.benchmarks import BENCHMARKS
+from train.command import PROBLEMS
 from train.errors import RunError
 
 Pictures = dict[str, Callable[[], np.ndarray]]
@@ -179,7 +180,9 @@ def main(argv=None) -> int:
         if args.check:
             problems = check_archive(args.check, benchmark)
             if problems:
-                raise SubmissionError(str(args.check), problems)
+                print("\n".join(problems))
+                print(f"error: {SubmissionError(str(args.check), problems)}", file=sys.stderr)
+                return PROBLEMS
         elif args.model:
             pictures = model_pictures(
                 dataset, args.model, read_epoch(args.epoch), samples, args.gpus

@@ -55,6 +55,7 @@ from tools.inference.sources import Sources, find_sources
 from tools.inference.video import Film, segment_film
 from tools.shared.options import add_model, numbers, parse_hw, read_epoch
 from tools.shared.parallel import processes
+from train.command import PROBLEMS
 
 
 @contextmanager
@@ -260,7 +261,7 @@ def main(argv=None) -> int:
         print(f"skipped: {sentence}", file=sys.stderr)
     if images:
         print(f"{len(images) - len(bad)} segmented, in {args.out}")
-    return 1 if bad else 0
+    return PROBLEMS if bad else 0
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ from data_iter.records import MANIFEST, is_prepared, read_manifest
 from tools.dataset.check import Report, check_split, compare_splits, grouped, present_splits
 from tools.dataset.coco import draw_labels
 from tools.dataset.packing import damaged_files, pack
+from train.command import PROBLEMS
 
 SHOWN_PROBLEMS = 20
-PROBLEMS = 1  # exit code: the files were read, and something is wrong with them
 
 
 @command

@@ -26,6 +26,7 @@ import argparse
 import time
 
 from configs.errors import ConfigError
+from train.command import PROBLEMS
 from train.errors import RunError
 from train.stop import SAVED
 from tools.studies.plan import Study, read_study
@@ -69,7 +70,7 @@ def run(study: Study, place: Place, part: slice) -> int:
         failed += sum(": failed: " in line for line in said)
         left = (time.monotonic() - start) / number * (len(todo) - number)
         print("\n".join(said) + f"; about {left / 60:.0f} minutes left", flush=True)
-    return 1 if failed else 0
+    return PROBLEMS if failed else 0
 
 
 @command

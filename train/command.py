@@ -1,5 +1,7 @@
 """How every command begins and ends: standard streams, Ctrl-C, a user's mistakes, exit codes.
 
+docs/reliability.md lists the exit codes.
+
 Importing it makes the process ready: what a command imports next takes seconds, in which Ctrl-C
 must end it with a word too. It imports nothing that is large.
 """
@@ -20,6 +22,7 @@ from data_iter.errors import DataError
 
 from .errors import RunError
 
+PROBLEMS = 1  # the work is done, and problems were found, or parts had to be left out
 MISTAKE, INTERRUPTED = 2, 130
 READER_LEFT = 141  # what a shell shows for a program that SIGPIPE ended
 NO_MEMORY = (

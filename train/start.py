@@ -129,4 +129,4 @@ def _agreement(
     batches.seek(0, 0)
     top, left = (max(0, (side - SIDE) // 2) for side in data.shape[2:])
     middle = data[:, :, top : top + SIDE, left : left + SIDE]
-    return statistics.verdict(config, dataset, params, [middle], mx.cpu())
+    return statistics.verdict(config, dataset, params, [middle], mx.cpu()).text

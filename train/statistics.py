@@ -8,6 +8,7 @@ are compared, which are the same in every network of the paper.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -111,22 +112,30 @@ def distance(one: Statistics, other: Statistics, eps: float) -> float:
     return float(np.mean(distances))
 
 
+class Verdict(NamedTuple):
+    """Whether weights and images disagree for certain, and what is to be said, in one line."""
+
+    disagree: bool
+    text: str
+
+
 def verdict(
     config: Config,
     dataset: DatasetSpec,
     params: tuple[Params, Params],
     batches: list[np.ndarray],
     context: mx.Context,
-) -> str:
-    """Say in one line whether parameters belong to images as ``config`` reads them.
+) -> Verdict:
+    """Say whether parameters belong to images as ``config`` reads them.
 
     ``batches`` are (N, 3, H, W) float32, RGB minus ``network.mean_rgb``, all of one H and W.
     """
     kept = {n: v for n, v in stored(params[1]).items() if n.startswith(UNDILATED)}
     if are_folded(kept):
-        return (
+        return Verdict(
+            False,
             "the batch-norm statistics are folded (0 and 1), so whether the weights belong to this "
-            "preprocessing can't be told"
+            "preprocessing can't be told",
         )
     symbol = build_symbol(config, dataset)
     mean = np.array(config.network.mean_rgb, np.float32)[:, None, None]
@@ -153,14 +162,16 @@ def verdict(
     here = found["as they are read"]
     figures = f"distance {here:.2f}, 0 to 1"
     if found[best] < CLEARLY * here:
-        return (
+        return Verdict(
+            True,
             f"the batch-norm statistics do NOT agree with the images ({figures}); they would "
-            f"{best} ({found[best]:.2f}): the weights belong to another preprocessing"
+            f"{best} ({found[best]:.2f}): the weights belong to another preprocessing",
         )
     if here > APART:
-        return (
+        return Verdict(
+            True,
             f"the batch-norm statistics do NOT agree with the images ({figures}): another "
-            "preprocessing or another network.stride_in, pool_pad or bn_eps"
+            "preprocessing or another network.stride_in, pool_pad or bn_eps",
         )
     order = "" if here < CLEARLY * found[BGR] else "; RGB or BGR can't be told from such grey ones"
-    return f"the batch-norm statistics agree with the images ({figures}){order}"
+    return Verdict(False, f"the batch-norm statistics agree with the images ({figures}){order}")
