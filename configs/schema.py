@@ -96,6 +96,7 @@ class Data:
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
     jitter: tuple[float, ...] = key(
+    rotate: float = key(0.0, "largest random rotation either way, degrees", at_least=0, at_most=180)
         (0.0, 0.0, 0.0, 0.0),
         "largest change of brightness, contrast, saturation (shares of 1) and hue (share of 180°)",
         at_least=0,

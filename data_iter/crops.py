@@ -18,12 +18,16 @@ from .frames import Frames
 from .labels import to_train_ids
 from .patches import Centre, Patch, plan
 from .transforms import (
+    Crop,
     change_appearance,
+    draw_angle,
     draw_blur,
     draw_colours,
     draw_crop,
+    enclosing,
     find_window,
     resize_window,
+    turn,
 )  # fmt: skip
 
 log = logging.getLogger("data_iter")
@@ -47,9 +51,9 @@ class CropReader:
         Which regions an epoch visits: :func:`data_iter.patches.plan`.
     crop_hw, scales, mirror, seed
         How a crop is drawn: :func:`data_iter.transforms.draw_crop`.
-    jitter, blur
-        How its colours change, and how far it is blurred at most:
-        :func:`data_iter.transforms.draw_colours`, :func:`data_iter.transforms.draw_blur`.
+    jitter, blur, rotate
+        How its colours change, how far it is blurred and by how many degrees turned at most:
+        ``draw_colours``, ``draw_blur`` and ``draw_angle`` of :mod:`data_iter.transforms`.
     on_bad_sample : str
         ``stop`` raises the ``DataError`` of an unusable frame; ``skip`` logs it, counts it and
         takes a crop of another frame instead, drawn from (seed, epoch, index) too.
@@ -73,6 +77,7 @@ class CropReader:
         mirror: bool,
         jitter: Sequence[float] = (0, 0, 0, 0),
         blur: float = 0.0,
+        rotate: float = 0.0,
         seed: int,
         on_bad_sample: str = "stop",
         max_bad_share: float = 0.01,
@@ -85,7 +90,7 @@ class CropReader:
         self._lut = label_lut
         self._mean_bgr = np.asarray(mean_rgb, np.float32)[::-1]
         self._scales, self._mirror = scales, mirror
-        self._jitter, self._blur = jitter, blur
+        self._jitter, self._blur, self._rotate = jitter, blur, rotate
         self._skip = on_bad_sample == "skip"
         self._max_bad = max_bad_share * len(frames)
         self._checked: set[int] = set()  # frames whose whole label has values of the table alone
@@ -169,11 +174,34 @@ class CropReader:
         crop = draw_crop(random, patch, self.crop_hw, self._scales, self._mirror)
         colours = draw_colours(random, self._jitter) if any(self._jitter) else None
         blur = draw_blur(random, self._blur) if self._blur else 0.0
+        angle = draw_angle(random, self._rotate) if self._rotate else 0.0
         name = self._frames.name(frame)
         if frame not in self._checked:  # once, and whole: a crop may not show what is wrong
             to_train_ids(self._frames.read_label(frame), self._lut, name)
             self._checked.add(frame)
-        window = find_window(hw, crop.scale, crop.top, crop.left, self.crop_hw)
+        if not angle:
+            return self._upright(frame, hw, crop, colours, blur, image_out)
+        (height, width), (rows, columns) = self.crop_hw, enclosing(self.crop_hw, angle)
+        top, left = crop.top - (rows - height) // 2, crop.left - (columns - width) // 2
+        image = np.empty((3, rows, columns), np.float32)
+        crop = crop._replace(top=top, left=left)
+        classes = self._upright(frame, hw, crop, colours, blur, image)
+        for plane, plane_out in zip(image, image_out):
+            plane_out[:] = turn(plane, angle, self.crop_hw, cv2.INTER_LINEAR, 0)
+        return turn(classes, angle, self.crop_hw, cv2.INTER_NEAREST, self._ignore)
+
+    def _upright(
+        self,
+        frame: int,
+        hw: tuple[int, int],
+        crop: Crop,
+        colours: np.ndarray | None,
+        blur: float,
+        image_out: np.ndarray,
+    ) -> np.ndarray:
+        """Cut a crop of the size of ``image_out`` (3, h, w); return its train ids (h, w)."""
+        name, crop_hw = self._frames.name(frame), (image_out.shape[1], image_out.shape[2])
+        window = find_window(hw, crop.scale, crop.top, crop.left, crop_hw)
         image, label = self._frames.read(frame, window.rows, window.columns)
         pixels = resize_window(image, window, cv2.INTER_LINEAR)
         values = resize_window(label, window, cv2.INTER_NEAREST)
@@ -183,11 +211,11 @@ class CropReader:
             pixels = change_appearance(pixels, colours, blur)
         if crop.mirror and classes.size:
             pixels, classes = cv2.flip(pixels, 1), cv2.flip(classes, 1)
-            x = self.crop_hw[1] - x - width
-        if (height, width) == self.crop_hw:
+            x = crop_hw[1] - x - width
+        if (height, width) == crop_hw:
             self._subtract_mean(pixels, image_out)
             return classes
-        label_out = np.full(self.crop_hw, self._ignore, np.uint8)
+        label_out = np.full(crop_hw, self._ignore, np.uint8)
         image_out.fill(0)
         if classes.size:
             label_out[y : y + height, x : x + width] = classes

@@ -109,6 +109,54 @@ def draw_blur(random: np.random.Generator, blur: float) -> float:
     return float(random.uniform(0, blur))
 
 
+def draw_angle(random: np.random.Generator, rotate: float) -> float:
+    """Draw an angle in degrees: from -``rotate`` to ``rotate``."""
+    return float(random.uniform(-rotate, rotate))
+
+
+def enclosing(crop_hw: tuple[int, int], angle: float) -> tuple[int, int]:
+    """Return the size of the upright window that holds a crop turned about its centre.
+
+    Its sides are longer than the crop's by even numbers, so both have one centre.
+    """
+    sine, cosine = abs(np.sin(np.radians(angle))), abs(np.cos(np.radians(angle)))
+    height, width = crop_hw
+    sides = (height * cosine + width * sine, width * cosine + height * sine)
+    rows, columns = (
+        crop + 2 * max(0, int(np.ceil((side - crop) / 2))) for side, crop in zip(sides, crop_hw)
+    )
+    return rows, columns
+
+
+def turn(
+    plane: np.ndarray, angle: float, crop_hw: tuple[int, int], interpolation: int, outside: float
+) -> np.ndarray:
+    """Cut a crop out of one channel, turned by ``angle`` degrees against the clock.
+
+    Parameters
+    ----------
+    plane : ndarray
+        (H, W) of the size of :func:`enclosing`, whose centre is the crop's.
+    angle, crop_hw
+        By how much its content turns, and the crop's size.
+    interpolation : int
+        ``cv2.INTER_LINEAR`` for images, ``cv2.INTER_NEAREST`` for labels.
+    outside : float
+        Value of what lies outside of ``plane``.
+    """
+    (height, width), (rows, columns) = crop_hw, plane.shape
+    matrix = np.asarray(cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), angle, 1))
+    matrix = matrix - [[0, 0, (columns - width) / 2], [0, 0, (rows - height) / 2]]
+    return cv2.warpAffine(
+        plane,
+        matrix,
+        (width, height),
+        flags=interpolation,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=[outside],
+    )
+
+
 def change_appearance(bgr: np.ndarray, colours: np.ndarray | None, blur: float) -> np.ndarray:
     """Blur (H, W, 3) uint8 by ``blur`` pixels, then apply a matrix of :func:`draw_colours`."""
     if blur > 0.1:  # below, the kernel's neighbours round to nothing

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+import data_iter.crops
 from data_iter import DataError
 from data_iter.crops import CropReader
 from data_iter.frames import open_frames
 from data_iter.segmentation_iter import SegmentationIter
+from data_iter.transforms import Crop
 
 LUT = np.full(256, -1, np.int16)
 LUT[:5] = [0, 1, 2, 3, 255]
@@ -95,10 +97,37 @@ def test_outside_the_image_is_the_mean_and_the_ignore_label(root):
     assert (np.ptp(np.argwhere(inside), axis=0) == (60, 82)).all()
 
 
+def test_a_crop_is_turned_about_its_centre_with_its_label(root, monkeypatch):
+    """By a right angle against the clock, the image as large as the crop: by hand."""
+    monkeypatch.setattr(data_iter.crops, "draw_angle", lambda random, rotate: 90.0)
+    reader = crops(root, crop_hw=(61, 83), mirror=False, rotate=90)
+    image = np.empty((3, 61, 83), np.float32)
+    label = reader.read(0, 4, image)
+    frame = cv2.imread(str(root / "labels/train/4.png"), cv2.IMREAD_UNCHANGED)
+    tall = np.full((83, 61), 255, np.uint8)  # 83x61 pixels about the frame's centre
+    tall[11:72] = LUT.astype(np.uint8)[frame[:, 11:72]]
+    np.testing.assert_array_equal(label, np.rot90(tall))
+    inside = np.rot90(np.pad(np.ones((61, 61), bool), ((11, 11), (0, 0))))
+    np.testing.assert_array_equal(image[2], np.where(inside, 4 * 20, 0))
+    expected = np.rot90(np.pad(50 * frame[:, 11:72], ((11, 11), (0, 0))))
+    np.testing.assert_array_equal(image[0], expected)
+
+
+def test_a_turned_crop_shows_the_image_beyond_the_upright_one(root, monkeypatch):
+    place = Crop(scale=1.0, top=20, left=28, mirror=False)
+    monkeypatch.setattr(data_iter.crops, "draw_crop", lambda *arguments: place)
+    reader = crops(root, crop_hw=(20, 26), rotate=180)
+    image = np.empty((3, 20, 26), np.float32)
+    for number in range(20):
+        reader.read(number, 5, image)
+        assert (image[2] == 5 * 20).all()  # padding would be 0
+
+
 def test_one_and_eight_threads_give_the_same_bits_and_epochs_differ(root):
     epochs = []
     for threads in (1, 8):
         changed = {"scales": (0.5, 1.25), "jitter": (0.3, 0.3, 0.3, 0.1), "blur": 1.0}
+        changed["rotate"] = 40.0
         batches = SegmentationIter(crops(root, **changed), 4, 2, 4, threads=threads)
         epochs.append(epoch(batches))
         batches.reset()

@@ -7,9 +7,11 @@ import pytest
 from data_iter.patches import Patch
 from data_iter.transforms import (
     change_appearance,
+    draw_angle,
     draw_blur,
     draw_colours,
     draw_crop,
+    enclosing,
     find_window,
     resize_window,
 )
@@ -105,6 +107,19 @@ def test_colours_by_hand(jitter, expected):
     turned = [np.roll(np.asarray(expected), shift, axis=1) for shift in (0, 1)]
     allowed = turned if jitter[3] else turned[:1]  # either sense of turning is a third of a circle
     assert min(np.abs(found.astype(int) - e).max() for e in allowed) <= 1
+
+
+@pytest.mark.parametrize("angle", [0, 5, -30, 45, 90, 137, 180])
+def test_the_window_of_a_turned_crop_holds_its_corners_and_not_much_more(angle):
+    height, width = enclosing((48, 91), angle)
+    assert (height - 48) % 2 == (width - 91) % 2 == 0  # one centre
+    corners = np.array([[24, 45.5], [24, -45.5]])
+    turned = np.radians(angle)
+    turn = np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
+    reach = np.abs(corners @ turn).max(axis=0)
+    assert (reach <= np.array([height, width]) / 2 + 1e-9).all()
+    assert (np.array([height, width]) / 2 < np.maximum(reach, (24, 45.5)) + 1).all()
+    assert abs(draw_angle(Fixed(), 7.5)) == 7.5
 
 
 def test_blur_spreads_a_point_and_keeps_its_sum():

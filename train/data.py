@@ -95,6 +95,7 @@ def open_batches(
         jitter=data.jitter,
         blur=data.blur,
         seed=config.experiment.seed,
+        rotate=data.rotate,
         on_bad_sample=data.on_bad_sample,
         max_bad_share=data.max_bad_share,
     )
