@@ -27,24 +27,28 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises ``ConfigError`` that names file, section, key, what was found and what was expected.
     """
     values: dict[tuple[str, str], object] = {}
+    sources: dict[str, str] = {}
     for file in _chain(Path(path)):
         for section, entries in _read(file).items():
             for name, text in entries.items():
                 if (section, name) != ("experiment", "base"):
                     values[section, name] = _value(str(file), section, name, text)
+                    sources[f"{section}.{name}"] = str(file)
     for override in overrides:
         target, equals, text = override.partition("=")
         section, dot, name = target.strip().partition(".")
         if not equals or not dot:
             raise ConfigError(f"--set {override}: expected section.key=value")
         values[section, name] = _value("--set", section, name, text.strip())
+        sources[f"{section}.{name}"] = "--set"
     if values.get(LEARN_BN) == "all":
         values[LEARN_BN] = values.get(("solver", "epochs"), Solver.epochs)
     config = Config(
         **{
             section: cls(**{name: v for (s, name), v in values.items() if s == section})
             for section, cls in SECTIONS.items()
-        }
+        },
+        sources=sources,
     )
     try:
         check_together(config)

@@ -1,5 +1,8 @@
 """Every configuration key, once: its type, default, unit and source in the paper.
 
+Names such as a decoder's stand in the tables of the packages that build what they name, which this
+one does not import: :meth:`Config.error` is for them to say that a name is unknown.
+
 The defaults are the settings that all of the paper's Cityscapes experiments share (section 4.1.1);
 where the paper is silent they are the constants of the authors' released code (TuSimple-DUC).
 A ``.cfg`` file only says what differs.
@@ -8,6 +11,7 @@ A ``.cfg`` file only says what differs.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +30,7 @@ class Experiment:
 class Network:
     """The graph: encoder (section 3.2), head and decoder (section 3.1)."""
 
-    depth: int = key(101, "layers of the ResNet", choices=(18, 26, 34, 38, 50, 101, 152))
+    depth: int = key(101, "layers of the ResNet: 18, 34 (basic blocks), 26, 38, 50, 101 or 152")
     stages: int = key(5, "last residual stage: 5, or 4 for a small network", choices=(4, 5))
     width: float = key(
         1.0, "multiplies every channel count of the backbone", at_least=0.01, at_most=16
@@ -41,7 +45,7 @@ class Network:
         "plain", "none, plain, conv, rf, bigger, release, or rates of res4; res5: 1,2,5,9; 5,9,17"
     )
     aspp: tuple[int, ...] = key((6, 12, 18, 24), "dilation of each parallel 3x3 path", at_least=1)
-    decoder: str = key("duc", "section 4.1.2", choices=("duc", "bilinear", "deconv", "deconv2x4"))
+    decoder: str = key("duc", "duc, bilinear, deconv or deconv2x4 (section 4.1.2)")
     cell: int = key(1, "DUC: side in pixels of what one prediction covers", choices=(1, 2, 4))
     bn_eps: float = key(1e-6, "added to the variance", at_least=0)
     bn_momentum: float = key(0.9995, "of the moving statistics while they are learned", at_least=0)
@@ -55,17 +59,6 @@ class Network:
     def graph_options(self) -> dict[str, Any]:
         """The keys that shape the graph, by name: arguments of ``symbols.get_symbol``."""
         return {name: value for name, value in vars(self).items() if name != "mean_rgb"}
-
-    @property
-    def cell_layout(self) -> tuple[int, int]:
-        """``(cell, block)``: label pixels per prediction, predictions per feature pixel (sides).
-
-        DUC predicts ``block x block`` cells from each feature pixel; the bilinear baseline trains
-        at feature resolution (section 4.1.1); deconvolution gives every pixel from its own feature.
-        """
-        if self.decoder == "duc":
-            return self.cell, self.downsample // self.cell
-        return (self.downsample, 1) if self.decoder == "bilinear" else (1, 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,6 @@ class Data:
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
     jitter: tuple[float, ...] = key(
-    rotate: float = key(0.0, "largest random rotation either way, degrees", at_least=0, at_most=180)
         (0.0, 0.0, 0.0, 0.0),
         "largest change of brightness, contrast, saturation (shares of 1) and hue (share of 180°)",
         at_least=0,
@@ -104,6 +96,7 @@ class Data:
         length=4,
     )
     blur: float = key(0.0, "largest random Gaussian blur, pixels (standard deviation)", at_least=0)
+    rotate: float = key(0.0, "largest random rotation either way, degrees", at_least=0, at_most=180)
     queue: int = key(4, "batches prepared ahead at most", at_least=1, at_most=1024)
     threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0, at_most=1024)
     cache_mb: int = key(0, "keep decoded frames in memory up to so many MB; 0: none", at_least=0)
@@ -121,9 +114,10 @@ class Solver:
 
     lr: float = key(2.5e-4, "initial learning rate", at_least=0)
     schedule: str = key(
-        "poly",
-        "lr over the run: poly (paper), step (release's training), cosine to 0",
-        choices=("poly", "step", "cosine"),
+        "poly", "lr over the run: poly (paper), step (release's training), cosine to 0"
+    )
+    warmup: int = key(
+        0, "first iterations, in which lr rises linearly; poly and cosine follow on it", at_least=0
     )
     power: float = key(0.9, "poly: lr * (1 - iteration / iterations) ** power", at_least=0)
     step_epochs: int = key(5, "step: epochs between two reductions of lr", at_least=1)
@@ -151,6 +145,10 @@ class Solver:
         "statistics",
         "what is fixed of BN in the other epochs: its statistics (release), or all four arrays",
         choices=("statistics", "all"),
+    )
+    loss: str = key(
+        "cross_entropy",
+        "cross_entropy (paper), focal or ohem; any of them and dice joined by +: focal+dice",
     )
     normalization: str = key(
         "valid",
@@ -207,13 +205,23 @@ class Crf:
 
 @dataclass(frozen=True)
 class Config:
-    """One resolved experiment; immutable."""
+    """One resolved experiment; immutable.
+
+    ``sources`` says of each key that was given, as ``solver.lr``, in which file or option it was.
+    """
 
     experiment: Experiment = dataclasses.field(default_factory=Experiment)
     network: Network = dataclasses.field(default_factory=Network)
     data: Data = dataclasses.field(default_factory=Data)
     solver: Solver = dataclasses.field(default_factory=Solver)
     crf: Crf = dataclasses.field(default_factory=Crf)
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def error(self, section: str, name: str, expected: str) -> ConfigError:
+        """Say that a value cannot be used, and where it was read."""
+        source = self.sources.get(f"{section}.{name}", "the default")
+        found = getattr(getattr(self, section), name)
+        return ConfigError(f"{source}: [{section}] {name} = {found}: expected {expected}")
 
 
 SECTIONS: dict[str, type] = {
@@ -228,10 +236,6 @@ SECTIONS: dict[str, type] = {
 def check_together(config: Config) -> None:
     """Check the keys against each other; raises ``ConfigError``."""
     network, data, solver = config.network, config.data, config.solver
-    if network.decoder == "duc" and network.downsample % network.cell:
-        raise ConfigError(
-            f"network.cell {network.cell} does not divide network.downsample {network.downsample}"
-        )
     if network.downsample == 4 and network.pool_pad == 0:
         raise ConfigError(
             "network.downsample 4 needs network.pool_pad 1: "

@@ -15,18 +15,11 @@ import numpy as np
 from .errors import DataError
 from .image_files import read_colours, read_label
 from .listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, by_stem, list_files, list_folders, shortened
+from .sample import Sample
 from .text_lists import is_list, read_names, read_pairs
 
 KITTI_VAL_SHARE = 5  # one frame in five of each category is held out
 KITTI_SEED = 0
-
-
-class Sample(NamedTuple):
-    """One image, its label file (None where a split has none) and its name without suffixes."""
-
-    image: Path
-    label: Path | None
-    name: str
 
 
 class Layout(NamedTuple):

@@ -12,10 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from .datasets import LAYOUTS, Sample, find_samples
+from .datasets import LAYOUTS, find_samples
 from .errors import DataError
 from .image_files import exif_orientation, read_bgr, read_size
 from .records import RecordFrames, is_prepared
+from .sample import Sample
 
 ALL = slice(None)
 

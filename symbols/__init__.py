@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import mxnet as mx
 
-from .decoders import DECONV_CHANNELS, deconvolution, duc
+from .decoders import decode
 from .errors import NetworkError
 from .hdc import schedule
-from .resnet import Layers, channels, convolutions, resnet
+from .losses import add_loss
+from .resnet import Layers, convolutions, resnet
 
 __all__ = ["NetworkError", "get_symbol"]
 
@@ -32,6 +33,7 @@ def get_symbol(
     bn_eps: float,
     bn_momentum: float,
     learn_bn: bool = False,
+    loss: str = "cross_entropy",
     normalization: str = "valid",
     ignore_label: int = 255,
     class_weights: Sequence[float] = (),
@@ -47,6 +49,8 @@ def get_symbol(
         another data set then do not fit by accident.
     learn_bn : bool
         Whether a training step uses and updates the batch's own statistics.
+    loss : str
+        Names in :data:`symbols.losses.LOSSES`, joined by ``+``.
     normalization : {"valid", "fixed"}
         The loss gradient is the mean over the batch's valid pixels, or over all its pixels.
     class_weights : sequence of float
@@ -59,57 +63,26 @@ def get_symbol(
     Symbol
         Input ``data`` (N, 3, H, W) float32, RGB minus mean, H and W multiples of ``downsample``;
         input ``seg_loss_label`` (N, block * block * h * w), train ids packed as the scores are;
-        output ``seg_loss_output`` (N, L, block * block * h * w), softmax over the classes.
+        output ``seg_loss_output`` (N, L, block * block * h * w), softmax over the classes; and
+        ``seg_loss_terms_output`` (1,), the loss, where it is not cross-entropy.
 
     Raises
     ------
     NetworkError
-        On an unknown depth, dilation schedule or decoder.
+        On an unknown depth, dilation schedule, decoder or loss, or a decoder that does not build
+        what its entry announces.
     """
     res4, res5 = schedule(dilation, convolutions(depth))
     features = resnet(
-        Layers(bn_eps, bn_momentum, learn_bn),
-        mx.sym.Variable("data"),
-        depth,
-        (res4, res5 if stages == 5 else ()),
-        stem_kind=stem,
-        width=width,
-        downsample=downsample,
-        stride_in=stride_in,
-        pool_pad=pool_pad,
-    )
-    if decoder == "duc":
-        scores = duc(features, classes, downsample // cell, aspp, head)
-    elif decoder == "bilinear":
-        scores = duc(features, classes, 1, aspp, head)
-    elif decoder in DECONV_CHANNELS:
-        factors = (downsample,) if decoder == "deconv" else (2, downsample // 2)
-        filters = channels(DECONV_CHANNELS[decoder], width)
-        scores = deconvolution(features, classes, factors, filters, aspp, head)
-    else:
-        raise NetworkError(f"decoder {decoder}: expected duc, bilinear, deconv or deconv2x4")
-    label = mx.sym.Variable("seg_loss_label")
-    return mx.sym.SoftmaxOutput(
-        weigh_gradient(scores, label, class_weights) if class_weights else scores,
-        label,
-        multi_output=True,
-        use_ignore=True,
-        ignore_label=ignore_label,
-        # MXNet's 'batch' divides by the batch size times the positions, which is the mean over all.
-        normalization={"valid": "valid", "fixed": "batch"}[normalization],
-        name="seg_loss",
-    )
-
-
-def weigh_gradient(
-    scores: mx.sym.Symbol, label: mx.sym.Symbol, weights: Sequence[float]
-) -> mx.sym.Symbol:
-    """Return ``scores`` (N, L, cells), whose gradient is multiplied by the cell's class's weight.
-
-    ``label`` is (N, cells); the ignored ones have no gradient to multiply. (SoftmaxOutput's own
-    ``out_grad`` multiplies by the probabilities instead of the head gradient in MXNet 1.9.1.)
-    """
-    table = mx.sym.concat(*(mx.sym.full((1,), weight) for weight in weights), dim=0)
-    weight = mx.sym.expand_dims(mx.sym.take(table, label, mode="clip"), axis=1)
-    weighted = mx.sym.broadcast_mul(scores, weight)
-    return weighted + mx.sym.BlockGrad(scores - weighted)
+        Layers(bn_eps, bn_momentum, learn_bn), mx.sym.Variable("data"), depth,
+        (res4, res5 if stages == 5 else ()), stem_kind=stem, width=width, downsample=downsample,
+        stride_in=stride_in, pool_pad=pool_pad,
+    )  # fmt: skip
+    scores = decode(
+        features, decoder, classes=classes, cell=cell, downsample=downsample, width=width,
+        rates=aspp, name=head,
+    )  # fmt: skip
+    return add_loss(
+        scores, classes=classes, loss=loss, normalization=normalization,
+        ignore_label=ignore_label, class_weights=class_weights,
+    )  # fmt: skip

@@ -8,13 +8,12 @@ pass, r_1 nearest the input. Plain Python and NumPy; the graph itself is built i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 
 import numpy as np
 
-from .errors import NetworkError
+from .errors import NetworkError, one_of
 
 Rates = tuple[int, ...]
 
@@ -109,11 +108,11 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     if len(stages) == 2 and all(r.isdecimal() and int(r) >= 1 for stage in stages for r in stage):
         group4, group5 = ([int(rate) for rate in stage] for stage in stages)
         return sawtooth(group4, res4), sawtooth(group5, res5)
-    nearest = difflib.get_close_matches(dilation, SCHEDULES, n=1)
     raise NetworkError(
-        f"dilation {dilation!r}: expected one of {', '.join(SCHEDULES)}"
-        + (f" (did you mean {nearest[0]}?)" if nearest else "")
-        + ", or the rates of res4; res5, each at least 1, such as '1,2,5,9; 5,9,17'"
+        "dilation",
+        dilation,
+        f"{one_of(dilation, SCHEDULES)}, "
+        "or the rates of res4; res5, each at least 1, such as '1,2,5,9; 5,9,17'",
     )
 
 

@@ -9,25 +9,34 @@ basic blocks of two 3x3 convolutions, the stride on the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mxnet as mx
 
-from .errors import NetworkError
+from .errors import look_up
 
-# Depth -> residual blocks of stages 2 to 5: Table 1 of He et al., and 26 and 38, small relatives
-# for CPUs (3 convolutions a block, plus the stem and the head).
-UNITS = {
-    18: (2, 2, 2, 2),
-    26: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    38: (2, 3, 4, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-BASIC = (18, 34)  # depths of basic blocks: two 3x3 convolutions; the others' bottlenecks have one
 STAGE_FILTERS = (64, 128, 256, 512)  # of the 3x3 convolutions of stages 2 to 5
 EXPANSION = 4  # channels of a bottleneck's output per channel of its 3x3 convolution
+
+
+class Depth(NamedTuple):
+    """A row of :data:`DEPTHS`."""
+
+    units: tuple[int, int, int, int]  # residual blocks of stages 2 to 5
+    basic: bool = False  # blocks of two 3x3 convolutions, instead of bottlenecks with one
+
+
+# Table 1 of He et al., and 26 and 38, small relatives for CPUs (3 convolutions a block, plus the
+# stem and the head).
+DEPTHS: dict[int, Depth] = {
+    18: Depth((2, 2, 2, 2), basic=True),
+    26: Depth((2, 2, 2, 2)),
+    34: Depth((3, 4, 6, 3), basic=True),
+    38: Depth((2, 3, 4, 3)),
+    50: Depth((3, 4, 6, 3)),
+    101: Depth((3, 4, 23, 3)),
+    152: Depth((3, 8, 36, 3)),
+}
 
 
 def convolutions(depth: int) -> tuple[int, int, int, int]:
@@ -38,9 +47,8 @@ def convolutions(depth: int) -> tuple[int, int, int, int]:
     NetworkError
         No such depth.
     """
-    if depth not in UNITS:
-        raise NetworkError(f"depth {depth}: expected one of {', '.join(map(str, UNITS))}")
-    res2, res3, res4, res5 = (units * (2 if depth in BASIC else 1) for units in UNITS[depth])
+    units, basic = look_up("depth", depth, DEPTHS)
+    res2, res3, res4, res5 = (count * (2 if basic else 1) for count in units)
     return res2, res3, res4, res5
 
 
@@ -165,15 +173,16 @@ def resnet(
     that is reset to 1 doubles the dilation of all subsequent layers).
     """
     finer = 8 // downsample
+    units, basic = look_up("depth", depth, DEPTHS)
     res2, res3, *_ = convolutions(depth)
     body = stem(layers, data, stem_kind, width, pool_pad)
     for stage, rates in enumerate(((1,) * res2, (1,) * res3, *dilations), start=2):
         filters = channels(STAGE_FILTERS[stage - 2], width)
         rates = [rate * finer if stage > 2 else rate for rate in rates]
-        for unit in range(1, UNITS[depth][stage - 2] + 1) if rates else ():
+        for unit in range(1, units[stage - 2] + 1) if rates else ():
             name = f"conv{stage}_{unit}"
             stride = 2 if (stage, unit) == (3, 1) and downsample == 8 else 1
-            if depth in BASIC:
+            if basic:
                 # Stage 2 begins with the channels that a 7x7 stem gives.
                 project = unit == 1 and (stage > 2 or stem_kind == "3x3")
                 pair = (rates[2 * unit - 2], rates[2 * unit - 1])

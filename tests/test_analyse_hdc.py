@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from symbols import hdc
-from symbols.resnet import UNITS, Layers, bottleneck
+from symbols.resnet import DEPTHS, Layers, bottleneck
 from tools import analyse_hdc
 
 
@@ -39,8 +39,8 @@ STACKS = {
     "Figure 2 (b)": ((1, 2, 3), 3),
     "the text's bad example": ((1, 2, 9), 3),
     "5x5 kernels": ((1, 3), 5),
-    "ResNet-101, plain": (sum(hdc.schedule("plain", UNITS[101]), ()), 3),
-    "ResNet-101, Dilation-bigger": (sum(hdc.schedule("bigger", UNITS[101]), ()), 3),
+    "ResNet-101, plain": (sum(hdc.schedule("plain", DEPTHS[101].units), ()), 3),
+    "ResNet-101, Dilation-bigger": (sum(hdc.schedule("bigger", DEPTHS[101].units), ()), 3),
 }
 
 
@@ -63,7 +63,7 @@ def test_coverage_is_the_gradient_of_stacked_convolutions(rates, kernel):
 
 @pytest.mark.parametrize("dilation", ["plain", "rf", "1,2; 7"])
 def test_coverage_is_the_gradient_of_the_networks_own_blocks(dilation):
-    res4, res5 = hdc.schedule(dilation, UNITS[50])
+    res4, res5 = hdc.schedule(dilation, DEPTHS[50].units)
     body = mx.sym.Variable("data")
     for unit, rate in enumerate(res4 + res5):
         body = bottleneck(

@@ -18,7 +18,7 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from data_iter.cells import pack_labels
 from data_iter.datasets import find_samples
-from train.network import build_symbol
+from train.network import build_symbol, cell_layout
 
 CONFIGS = Path(symbols.__file__).parents[1] / "configs"
 BIGGER, RF = [1, 2, 5, 9] * 5 + [1, 2, 5], [1, 2, 3] * 7 + [2, 2]
@@ -198,7 +198,7 @@ def test_full_graph_at_its_own_patch_size(name):
     cells = (row.crop // row.cell) ** 2
     assert outputs == [(2, row.classes, cells)]
     assert shapes.pop("seg_loss_label") == (2, cells)
-    packed = pack_labels(np.zeros((2, crop, crop), np.uint8), *config.network.cell_layout)
+    packed = pack_labels(np.zeros((2, crop, crop), np.uint8), *cell_layout(config.network))
     assert packed.shape == (2, cells)
     del shapes["data"]
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters_by_hand(row)
@@ -248,7 +248,7 @@ def test_narrow_version_is_the_same_graph_and_learns(name):
     executor.arg_dict["data"][:] = random.normal(0, 50, (2, 3, *hw))
     labels = random.integers(0, row.classes, (2, *hw)).astype(np.uint8)
     labels[:, :8, :8] = 255
-    executor.arg_dict["seg_loss_label"][:] = pack_labels(labels, *config.network.cell_layout)
+    executor.arg_dict["seg_loss_label"][:] = pack_labels(labels, *cell_layout(config.network))
     probabilities = executor.forward(is_train=True)[0].asnumpy()
     assert probabilities.shape == (2, row.classes, (hw[0] // row.cell) * (hw[1] // row.cell))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-4)

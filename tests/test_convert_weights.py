@@ -10,7 +10,7 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from configs.schema import Network
 from symbols import get_symbol
-from symbols.resnet import UNITS
+from symbols.resnet import DEPTHS
 from tools import convert_weights
 from tools.weights.backbone import MEAN_RGB, STD_RGB
 from tools.weights.gluoncv import zoo_backbone
@@ -89,7 +89,7 @@ def test_stages_equal_gluoncv(name, tmp_path, capsys):
     )
     symbol = get_symbol(classes=2, head="x", **network.graph_options)
     internals = symbol.get_internals()
-    last = dict(enumerate(UNITS[network.depth], start=2))
+    last = dict(enumerate(DEPTHS[network.depth].units, start=2))
     stages = mx.sym.Group([internals[f"conv{s}_{u}/relu_output"] for s, u in last.items()])
     args, auxs = read_params(out)
     for hw in SIZES:

@@ -13,6 +13,7 @@ from train.errors import RunError
 from train.initial import initial_params
 from train.module import TrainingModule
 from train.network import build_symbol
+from train.schedule import Length
 from train.stop import StopWish
 from train.trainer import train
 
@@ -31,7 +32,7 @@ def trained(root, devices, *settings, state=None, steps=STEPS):
     dataset = load_dataset(config.data.dataset)
     batches = open_batches(config, dataset, root)
     module = TrainingModule(
-        build_symbol(config, dataset, weighted=True),
+        build_symbol(config, dataset, training=True),
         [mx.cpu(number) for number in range(devices)],
         batches.provide_data,
         batches.provide_label,
@@ -39,8 +40,7 @@ def trained(root, devices, *settings, state=None, steps=STEPS):
         initial_params(config, dataset),
         state or {},
         Workers("dist_sync"),
-        STEPS,
-        1,
+        Length(STEPS, 1),
         0,
         learns_bn=False,
     )
@@ -194,8 +194,8 @@ def test_probabilities_of_parts_are_in_the_order_of_the_batch(root):
         batches = open_batches(config, dataset, root)
         module = TrainingModule(
             build_symbol(config, dataset), [mx.cpu()], batches.provide_data, batches.provide_label,
-            config.solver, initial_params(config, dataset), {}, Workers("dist_sync"), 1, 1, 0,
-            learns_bn=False,
+            config.solver, initial_params(config, dataset), {}, Workers("dist_sync"),
+            Length(1, 1), 0, learns_bn=False,
         )  # fmt: skip
         found[parts] = module.step(batches.next(), 0).asnumpy()
         batches.close()

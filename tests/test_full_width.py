@@ -16,7 +16,7 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from data_iter.cells import pack_labels
 from train.initial import initial_params
-from train.network import HEAD, build_symbol
+from train.network import HEAD, build_symbol, cell_layout
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 HW = (296, 304)
@@ -39,7 +39,7 @@ def batch(config):
     image = random.integers(0, 256, (1, 3, 37, 38)).repeat(8, 2).repeat(8, 3)
     labels = random.integers(0, 19, (1, *HW)).astype(np.uint8)
     labels[:, 128:144] = 255
-    label = pack_labels(labels, *config.network.cell_layout)
+    label = pack_labels(labels, *cell_layout(config.network))
     return image - np.reshape(config.network.mean_rgb, (1, 3, 1, 1)), label
 
 

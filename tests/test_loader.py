@@ -58,7 +58,6 @@ def test_base_then_child_then_overrides(tmp_path):
         ("[solver]\nlr = inf\n", ["lr = inf", "a number"]),
         ("[network]\nmean_rgb = 1,nan,3\n", ["mean_rgb = 1,nan,3", "a number"]),
         ("[solver]\nbatch_size = 0\n", ["batch_size = 0", "at least 1"]),
-        ("[network]\ndepth = 100\n", ["depth = 100", "18, 26, 34, 38, 50, 101, 152"]),
         ("[data]\nmirror = maybe\n", ["mirror = maybe", "true or false"]),
         ("[data]\ncrop_hw = 544\n", ["crop_hw = 544", "2 numbers"]),
         ("[data]\ncrop_hw = 541,544\n", ["541,544", "multiple", "8"]),

@@ -26,6 +26,7 @@ from train.distributed.workers import Workers
 from train.initial import initial_params
 from train.module import TrainingModule
 from train.network import build_symbol
+from train.schedule import Length
 config = load_config(sys.argv[1], sys.argv[2:])
 dataset = load_dataset(config.data.dataset)
 symbol = build_symbol(config, dataset, learn_bn=True)
@@ -33,7 +34,7 @@ shape = (config.solver.batch_size, 3, *config.data.crop_hw)
 shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=shape)[0]))
 described = [[mx.io.DataDesc(n, shapes[n])] for n in ("data", "seg_loss_label")]
 module = TrainingModule(symbol, [mx.cpu()], *described, config.solver,
-    initial_params(config, dataset), {}, Workers("dist_sync"), 9, 9, 0, True)
+    initial_params(config, dataset), {}, Workers("dist_sync"), Length(9, 9), 0, True)
 batch = mx.io.DataBatch(*([mx.nd.ones(d[0].shape)] for d in described))
 for iteration in range(2):
     module.step(batch, iteration).wait_to_read()

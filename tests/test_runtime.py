@@ -168,10 +168,10 @@ def test_a_network_that_cannot_be_built_is_a_users_mistake_too(capsys):
 
     @runtime.command
     def main(argv=None):
-        raise NetworkError("depth: expected 50, got 51")
+        raise NetworkError("depth", 51, "50")
 
     assert main() == 2
-    assert capsys.readouterr().err == "error: depth: expected 50, got 51\n"
+    assert capsys.readouterr().err == "error: depth 51: expected 50\n"
 
 
 def test_a_bug_keeps_its_traceback():

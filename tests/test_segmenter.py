@@ -7,7 +7,7 @@ import pytest
 from tiny_run import make_run, noise
 
 from configs.schema import Network
-from train.network import build_symbol
+from train.network import build_symbol, cell_layout
 from train.segmenter import PixelSegmenter, Segmenter, upsample
 
 SIZES = [(37, 53), (1, 1), (8, 8), (360, 480), (64, 41)]
@@ -17,7 +17,7 @@ class FirstPixel(PixelSegmenter):
     """Its 'network' answers, for each cell, with the red and green of the cell's first pixel."""
 
     def forward(self, data):
-        cell, block = self.network.cell_layout
+        cell, block = cell_layout(self.network)
         _, _, height, width = data.shape
         assert height % 8 == width % 8 == 0
         packed = np.empty((2, block, block, height // 8, width // 8), np.float32)

@@ -21,7 +21,7 @@ from train import checkpoint
 from train.errors import RunError
 from train.initial import initial_params
 from train.run_dir import RunDir
-from train.schedule import learning_rate, server_scheduler
+from train.schedule import Length, learning_rate, server_scheduler
 
 LAST = "model-0003.params"
 
@@ -158,19 +158,29 @@ def test_the_rate_steps_down_after_each_epoch(literal):
 
 def test_learning_rates_by_hand():
     poly = Solver(lr=0.1, power=0.9)
-    rates = [learning_rate(poly, n, 10, 5) for n in (0, 5, 9)]
+    rates = [learning_rate(poly, n, Length(10, 5)) for n in (0, 5, 9)]
     assert rates == pytest.approx([0.1, 0.1 * 0.5**0.9, 0.1 * 0.1**0.9])
     step = Solver(lr=0.08, schedule="step", step_epochs=2, step_factor=0.5)
-    rates = [learning_rate(step, n, 18, 3) for n in range(18)]
+    rates = [learning_rate(step, n, Length(18, 3)) for n in range(18)]
     assert rates == pytest.approx([0.08] * 6 + [0.04] * 6 + [0.02] * 6)
     cosine = Solver(lr=0.2, schedule="cosine")
-    rates = [learning_rate(cosine, n, 12, 3) for n in (0, 3, 6, 12)]
+    rates = [learning_rate(cosine, n, Length(12, 3)) for n in (0, 3, 6, 12)]
     assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0])
+    warm = Solver(lr=0.2, schedule="cosine", warmup=4)
+    rates = [learning_rate(warm, n, Length(12, 3)) for n in (0, 1, 3, 4, 8)]
+    assert rates == pytest.approx([0.05, 0.1, 0.2, 0.2, 0.1])
+    late = Solver(lr=0.08, schedule="step", step_epochs=2, step_factor=0.5, warmup=2)
+    rates = [learning_rate(late, n, Length(18, 3)) for n in range(18)]
+    assert rates == pytest.approx([0.04] + [0.08] * 5 + [0.04] * 6 + [0.02] * 6)
     # Servers count updates from 1.
-    for solver, ahead in ((poly, 0), (step, 1), (cosine, 0)):
-        servers = server_scheduler(solver, 18, 3)
-        for n in range(17):
-            assert servers(n + ahead) == pytest.approx(learning_rate(solver, n, 18, 3))
+    warm_poly = Solver(lr=0.1, power=0.9, warmup=5)
+    warming = server_scheduler(warm_poly, Length(18, 3), 1)
+    rates = [learning_rate(warm_poly, n, Length(18, 3)) for n in range(4)]
+    assert rates == pytest.approx([warming(n + 1) for n in range(4)])
+    for solver, ahead in ((poly, 0), (step, 1), (cosine, 0), (warm_poly, 0)):
+        servers = server_scheduler(solver, Length(18, 3), 1)
+        for n in range(solver.warmup, 17):
+            assert servers(n + ahead) == pytest.approx(learning_rate(solver, n, Length(18, 3)))
 
 
 def test_new_layers_begin_as_the_release_s(root):

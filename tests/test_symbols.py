@@ -9,8 +9,9 @@ import pytest
 import symbols
 from configs.schema import Network
 from data_iter.cells import pack_labels
-from symbols import NetworkError, weigh_gradient
-from symbols.resnet import UNITS
+from symbols import NetworkError
+from symbols.losses import weigh_gradient
+from symbols.resnet import DEPTHS
 
 RELEASE = {
     "classes": 19,
@@ -206,7 +207,9 @@ def test_basic_blocks_equal_gluoncvs(depth, stages):
         dilation="; ".join(rates),
         aspp=(1,),
     )
-    features_of = symbol.get_internals()[f"conv{stages}_{UNITS[depth][stages - 2]}/relu_output"]
+    features_of = symbol.get_internals()[
+        f"conv{stages}_{DEPTHS[depth].units[stages - 2]}/relu_output"
+    ]
     kinds = {"gamma": "gamma", "beta": "beta", "moving_mean": "running_mean",
              "moving_var": "running_var", "weight": "weight"}  # fmt: skip
     inputs = {"data": data}

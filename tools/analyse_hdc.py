@@ -33,7 +33,7 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from symbols import hdc
 from symbols.hdc import Rates
-from symbols.resnet import UNITS, convolutions
+from symbols.resnet import DEPTHS, convolutions
 from train.atomic import atomic_write
 
 WIDEST = 4096  # feature pixels; a larger receptive field is a mistake and would take GB
@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("schedule", nargs="?", help=f"{', '.join(hdc.SCHEDULES)}, or rates")
     parser.add_argument("--config", type=Path, help="take schedule, depth and downsample from it")
-    parser.add_argument("--depth", type=int, default=101, choices=sorted(UNITS))
+    parser.add_argument("--depth", type=int, default=101, choices=sorted(DEPTHS))
     parser.add_argument("--out", type=Path, help="save the picture as this PNG")
     options = parser.parse_args(argv)
     console = Console(markup=False)

@@ -29,6 +29,7 @@ from configs.schema import Config
 from data_iter.cells import unpack_scores
 from train.data import open_batches
 from train.atomic import atomic_write
+from train.network import cell_layout
 
 COLUMNS = 4  # samples side by side, two pictures each
 GAP = 6  # pixels of white between pictures
@@ -69,7 +70,7 @@ def main(argv=None) -> int:
 
 def draw(batch: mx.io.DataBatch, config: Config, dataset: DatasetSpec) -> np.ndarray:
     """Draw a batch as a grid (H, W, 3) uint8 RGB."""
-    cell, block = config.network.cell_layout
+    cell, block = cell_layout(config.network)
     feature_hw = tuple(side // (cell * block) for side in config.data.crop_hw)
     packed = batch.label[0].asnumpy().astype(np.uint8)
     labels = unpack_scores(packed, feature_hw, block).repeat(cell, 1).repeat(cell, 2)

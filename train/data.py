@@ -19,6 +19,7 @@ from data_iter.segmentation_iter import SegmentationIter
 
 from .errors import RunError
 from .machine import allowed_cores
+from .network import cell_layout
 
 log = logging.getLogger("train")
 
@@ -94,15 +95,15 @@ def open_batches(
         mirror=data.mirror,
         jitter=data.jitter,
         blur=data.blur,
-        seed=config.experiment.seed,
         rotate=data.rotate,
+        seed=config.experiment.seed,
         on_bad_sample=data.on_bad_sample,
         max_bad_share=data.max_bad_share,
     )
     return SegmentationIter(
         reader,
         config.solver.batch_size,
-        *config.network.cell_layout,
+        *cell_layout(config.network),
         threads=data.threads or allowed_cores(),
         queue=data.queue,
         num_parts=workers,

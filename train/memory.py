@@ -170,7 +170,7 @@ def check_training(
     RunError
         More than is free; the sentence says what would fit.
     """
-    symbol = build_symbol(config, dataset, weighted=True)
+    symbol = build_symbol(config, dataset, training=True)
     kind, devices = contexts[0].device_type, len(contexts)
     at_once = config.solver.batch_size // devices // config.solver.accumulate
     validation = 0

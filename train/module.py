@@ -16,7 +16,7 @@ from .errors import RunError
 from .large import split_convolutions
 from .network import HEAD
 from .params import Params
-from .schedule import learning_rate, server_scheduler
+from .schedule import Length, learning_rate, server_scheduler
 
 log = logging.getLogger("train")
 
@@ -43,8 +43,10 @@ class TrainingModule:
         What :meth:`snapshot` returned; empty at the start of training.
     workers : Workers
         The other processes that train the same network.
-    iterations, epoch_length, done : int
-        Of the whole run, of an epoch, and before this start.
+    length : Length
+        Iterations of the run.
+    done : int
+        Iterations before this start.
     learns_bn : bool
         Whether the steps learn the BN statistics, as ``symbol`` does.
 
@@ -64,8 +66,7 @@ class TrainingModule:
         params: tuple[Params, Params],
         state: Params,
         workers: Workers,
-        iterations: int,
-        epoch_length: int,
+        length: Length,
         done: int,
         learns_bn: bool,
     ):
@@ -75,7 +76,7 @@ class TrainingModule:
         )
         self._workers = workers
         self.learns_bn = learns_bn
-        self._solver, self._length = solver, (iterations, epoch_length)
+        self._solver, self._length = solver, length
         self._frozen = _matching(solver.freeze, params[0])
         self._contexts = contexts
         _multiply_rates(symbol, params[0], solver)
@@ -92,8 +93,7 @@ class TrainingModule:
             "rescale_grad": 1 / divisor / (1 if workers.servers_update else workers.count),
         }
         if workers.servers_update:  # they count every worker's update
-            lengths = (length * workers.count for length in self._length)
-            options["lr_scheduler"] = server_scheduler(solver, *lengths)
+            options["lr_scheduler"] = server_scheduler(solver, length, workers.count)
             options["begin_num_update"] = done * workers.count
         self._module.init_optimizer(
             workers.kvstore or ("device" if len(contexts) > 1 else None), "sgd", options
@@ -139,7 +139,7 @@ class TrainingModule:
         With ``solver.accumulate`` the parts of the batch go through the network one after the
         other, and one update follows from the sum of their gradients. ``iteration`` counts from 0.
         """
-        self._optimizer.lr = learning_rate(self._solver, iteration, *self._length)
+        self._optimizer.lr = learning_rate(self._solver, iteration, self._length)
         if self._parts == 1:
             self._module.forward_backward(batch)
             self._module.update()

@@ -7,36 +7,62 @@ from pathlib import Path
 import mxnet as mx
 
 from configs.datasets import DatasetSpec
-from configs.schema import Config
-from symbols import get_symbol
+from configs.schema import Config, Network
+from symbols import NetworkError, get_symbol
+from symbols.cells import LABEL
+from symbols.decoders import DECODERS, Decoder
+from symbols.errors import look_up
+from symbols.head import OWN
 
 from .errors import RunError
 from .params import Params
 
-HEAD = "fc1_"  # begins the names of the head's and the decoder's parameters, and no others
-INPUTS = ("data", "seg_loss_label")
+HEAD = OWN  # begins the names of the parameters that solver.head_lr_mult is for
+INPUTS = ("data", LABEL)
 
 
 def build_symbol(
-    config: Config, dataset: DatasetSpec, *, learn_bn: bool = False, weighted: bool = False
+    config: Config, dataset: DatasetSpec, *, learn_bn: bool = False, training: bool = False
 ) -> mx.sym.Symbol:
     """Build the graph of ``config`` for the classes of ``dataset``.
 
-    The options are for training: learning the BN statistics, and ``solver.class_weights``.
+    The options are for training: learning the BN statistics; the loss and the class weights of
+    ``[solver]``, in place of plain cross-entropy.
+
+    Raises
+    ------
+    ConfigError
+        The configuration names a depth, dilation, decoder or loss that there is not.
     """
-    weights = config.solver.class_weights if weighted else ()
+    solver = config.solver
+    weights = solver.class_weights if training else ()
     if weights == ("auto",):  # not counted yet; the graph is as large
         weights = (1.0,) * dataset.num_classes
-    return get_symbol(
-        classes=dataset.num_classes,
-        head=dataset.name,
-        learn_bn=learn_bn,
-        # The release's graph is that of valid; its scale is the optimiser's (train/module.py).
-        normalization="fixed" if config.solver.normalization == "fixed" else "valid",
-        ignore_label=dataset.ignore_id,
-        class_weights=weights,
-        **config.network.graph_options,
-    )
+    try:
+        return get_symbol(
+            classes=dataset.num_classes,
+            head=dataset.name,
+            learn_bn=learn_bn,
+            loss=solver.loss if training else "cross_entropy",
+            # The release's graph is that of valid; its scale is the optimiser's (train/module.py).
+            normalization="fixed" if solver.normalization == "fixed" else "valid",
+            ignore_label=dataset.ignore_id,
+            class_weights=weights,
+            **config.network.graph_options,
+        )
+    except NetworkError as error:
+        section = "solver" if error.key == "loss" else "network"
+        raise config.error(section, error.key, error.expected) from None
+
+
+def decoder_of(network: Network) -> Decoder:
+    """Look up the decoder of a configuration."""
+    return look_up("decoder", network.decoder, DECODERS)
+
+
+def cell_layout(network: Network) -> tuple[int, int]:
+    """``(cell, block)``: label pixels per prediction, predictions per pixel of the maps (sides)."""
+    return decoder_of(network).layout(network.downsample, network.cell)
 
 
 def check_params(

@@ -3,43 +3,99 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import mxnet as mx
+from mxnet import lr_scheduler
 
 from configs.schema import Solver
 
 
-def learning_rate(solver: Solver, iteration: int, iterations: int, epoch_length: int) -> float:
+@dataclass(frozen=True)
+class Length:
+    """Iterations of a whole run, and of an epoch."""
+
+    run: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An entry of :data:`SCHEDULES`.
+
+    Attributes
+    ----------
+    rate : callable
+        ``(solver, done, epoch) -> float``: the factor of ``solver.lr`` at one step. ``done`` is the
+        share, 0..1, of the iterations after the warm-up that are over, ``epoch`` counts from 0.
+    of_servers : callable or None
+        ``(solver, length, **warmup) -> LRScheduler``: the same rule as an object of MXNet, for
+        servers that update by themselves (``solver.kvstore = dist_async``). They know nothing of
+        this project. MXNet counts updates from 1, so it is one update ahead of ``rate``. None: the
+        schedule is refused there.
+    """
+
+    rate: Callable[[Solver, float, int], float]
+    of_servers: Callable[..., lr_scheduler.LRScheduler] | None = None
+
+
+def poly(solver: Solver, done: float, epoch: int) -> float:
+    """Fall to 0 by a power of the share that is left."""
+    return (1 - done) ** solver.power
+
+
+def step(solver: Solver, done: float, epoch: int) -> float:
+    """Multiply by ``step_factor`` every ``step_epochs`` epochs."""
+    return solver.step_factor ** (epoch // solver.step_epochs)
+
+
+def cosine(solver: Solver, done: float, epoch: int) -> float:
+    """Fall to 0 by half a cosine."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "poly": Schedule(
+        poly,
+        lambda solver, length, **warmup: lr_scheduler.PolyScheduler(
+            length.run, solver.lr, solver.power, **warmup
+        ),
+    ),
+    "step": Schedule(
+        step,
+        lambda solver, length, **warmup: lr_scheduler.FactorScheduler(
+            solver.step_epochs * length.epoch, solver.step_factor, base_lr=solver.lr, **warmup
+        ),
+    ),
+    "cosine": Schedule(
+        cosine,
+        lambda solver, length, **warmup: lr_scheduler.CosineScheduler(
+            length.run, solver.lr, **warmup
+        ),
+    ),
+}
+
+
+def learning_rate(solver: Solver, iteration: int, length: Length) -> float:
     """Return the rate of one step.
 
     Parameters
     ----------
     solver : Solver
-        ``lr``, ``schedule`` and the keys of that schedule.
+        ``lr``, ``warmup``, ``schedule`` and the keys of that schedule.
     iteration : int
         Counted from 0 over the whole run, whatever was done before a resume.
-    iterations, epoch_length : int
-        Of the whole run, and of an epoch.
+    length : Length
+        Of the run.
     """
-    done = iteration / iterations
-    if solver.schedule == "poly":
-        return solver.lr * (1 - done) ** solver.power
-    if solver.schedule == "step":
-        return solver.lr * solver.step_factor ** (iteration // (solver.step_epochs * epoch_length))
-    return solver.lr * (1 + math.cos(math.pi * done)) / 2  # cosine
+    if iteration < solver.warmup:
+        return solver.lr * (iteration + 1) / solver.warmup
+    done = (iteration - solver.warmup) / (length.run - solver.warmup)
+    return solver.lr * SCHEDULES[solver.schedule].rate(solver, done, iteration // length.epoch)
 
 
-def server_scheduler(
-    solver: Solver, iterations: int, epoch_length: int
-) -> mx.lr_scheduler.LRScheduler:
-    """Return the same rule as an object of MXNet, for servers that update by themselves.
-
-    They know nothing of this project. MXNet counts updates from 1, so it is one update ahead of
-    :func:`learning_rate`, but for the steps, which agree.
-    """
-    if solver.schedule == "poly":
-        return mx.lr_scheduler.PolyScheduler(iterations, solver.lr, solver.power)
-    if solver.schedule == "step":
-        step = solver.step_epochs * epoch_length
-        return mx.lr_scheduler.FactorScheduler(step, solver.step_factor, base_lr=solver.lr)
-    return mx.lr_scheduler.CosineScheduler(iterations, solver.lr)
+def server_scheduler(solver: Solver, length: Length, workers: int) -> lr_scheduler.LRScheduler:
+    """Return the same rule for servers, which count the updates of every worker."""
+    updates = Length(length.run * workers, length.epoch * workers)
+    warmup = {"warmup_steps": solver.warmup * workers}
+    return SCHEDULES[solver.schedule].of_servers(solver, updates, **warmup)

@@ -12,11 +12,13 @@ import numpy as np
 from configs.schema import Network
 from data_iter.cells import unpack_scores
 from symbols import get_symbol
+from symbols.cells import LABEL
 from symbols.receptive_field import receptive_radius
 
 from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
 from .large import split_convolutions
+from .network import cell_layout, decoder_of
 
 MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
 SMALLEST = np.finfo(np.float32).tiny  # the logarithm of a probability of 0 is that of this one
@@ -37,7 +39,7 @@ class PixelSegmenter(ABC):
 
     def __init__(self, network: Network):
         self.network = network
-        self.cell, self._block = network.cell_layout
+        self.cell, self._block = cell_layout(network)
         self._mean = np.asarray(network.mean_rgb, np.float32)
 
     @property
@@ -84,7 +86,7 @@ class PixelSegmenter(ABC):
         ndarray
             (H, W) float32 in 0..1, for each of the L classes.
         """
-        if self.network.decoder != "bilinear":
+        if not decoder_of(self.network).interpolates_scores:
             yield from (upsample(plane, self.cell, hw, scale) for plane in cells)
             return
         scores = np.log(np.maximum(cells, SMALLEST))
@@ -139,7 +141,7 @@ class Segmenter(PixelSegmenter):
         context: mx.Context,
     ):
         super().__init__(network)
-        if "seg_loss_label" in symbol.list_arguments():
+        if LABEL in symbol.list_arguments():
             symbol = inference_graph(symbol)
             symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
             aux_params = {}

@@ -11,6 +11,7 @@ import mxnet as mx
 from configs.datasets import DatasetSpec
 from configs.schema import Config
 from data_iter.segmentation_iter import SegmentationIter
+from symbols.errors import one_of
 
 from . import checkpoint, statistics
 from .checkpoint import Progress
@@ -21,24 +22,33 @@ from .module import TrainingModule
 from .network import build_symbol, check_params
 from .params import Params, split_params
 from .run_dir import RunDir
+from .schedule import SCHEDULES, Length
 
 log = logging.getLogger("train")
 LOOKED_AT, SIDE = 4, 256  # crops of the first batch, and pixels of each side of their middles
 
 
 def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run: Path) -> None:
-    """Raise ``RunError`` where the configuration does not suit devices, classes or the start."""
+    """Raise an error where the configuration does not suit devices, classes or the start."""
     solver, devices = config.solver, len(contexts)
+    if solver.schedule not in SCHEDULES:
+        raise config.error("solver", "schedule", one_of(solver.schedule, SCHEDULES))
     if solver.batch_size % (devices * solver.accumulate):
         parts = f" in {solver.accumulate} parts (solver.accumulate)"
         raise RunError(
             f"solver.batch_size {solver.batch_size} cannot be shared equally by {devices} devices"
             + (parts if solver.accumulate > 1 else "")
         )
-    if solver.stop_after and solver.kvstore == "dist_async":
-        raise RunError(
-            "solver.stop_after needs workers that keep step: solver.kvstore is dist_async"
-        )
+    if solver.kvstore == "dist_async":
+        if solver.stop_after:
+            raise RunError(
+                "solver.stop_after needs workers that keep step: solver.kvstore is dist_async"
+            )
+        if SCHEDULES[solver.schedule].of_servers is None:
+            raise RunError(
+                f"solver.schedule {solver.schedule} is not known to the servers that update by "
+                "themselves: solver.kvstore is dist_async"
+            )
     weights, classes = len(solver.class_weights), dataset.num_classes
     if weights not in (0, classes) and solver.class_weights != ("auto",):
         raise RunError(
@@ -69,8 +79,14 @@ def start(
     ------
     RunError
         The data or the devices are not those of the checkpoint, without ``allow_changes``; the
-        network is another; or the workers differ.
+        network is another; the workers differ; or the run is shorter than its warm-up.
     """
+    length = Length(config.solver.epochs * len(batches), len(batches))
+    if config.solver.warmup >= length.run:
+        raise RunError(
+            f"solver.warmup {config.solver.warmup}: expected less than the run's {length.run} "
+            "iterations"
+        )
     here = {
         "patches": len(batches.reader),
         "batches": len(batches),
@@ -78,44 +94,52 @@ def start(
         "workers": workers.count,
         "data": batches.reader.digest(),
     }
-    state: Params = {}
     if checkpoint.read_manifest(run.path):
-        named, state, progress = checkpoint.load_newest(run.path)
-        params = split_params(named)
-        symbol = build_symbol(config, dataset)
-        check_params(symbol, *params, run.path, config.network.downsample)
-        if not allow_changes:
-            checkpoint.check_same(run.path, progress, here)
+        params, state, progress = _resumed(config, dataset, run, None if allow_changes else here)
     else:
-        progress = Progress()
-        params = initial_params(config, dataset)
+        params, state, progress = initial_params(config, dataset), {}, Progress()
         if config.solver.source and workers.rank == 0:
             log.info("%s: %s", config.solver.source, _agreement(config, dataset, batches, params))
-        if workers.rank == 0:
-            checkpoint.begin(run.path)
     progress = dataclasses.replace(progress, **here)
     if workers.rank == 0:
-        run.describe(config, dataset)
-        run.note_start(contexts, config.experiment.seed)
-        run.note_long_side(batches.reader.long_side)
-        run.cut_log(progress.log_bytes)
+        _note(config, dataset, batches, contexts, run, progress)
     learns_bn = progress.epoch < config.solver.learn_bn_epochs
     module = TrainingModule(
-        build_symbol(config, dataset, learn_bn=learns_bn, weighted=True),
-        contexts,
-        batches.provide_data,
-        batches.provide_label,
-        config.solver,
-        params,
-        state,
-        workers,
-        config.solver.epochs * len(batches),
-        len(batches),
-        progress.iteration,
-        learns_bn,
-    )
+        build_symbol(config, dataset, learn_bn=learns_bn, training=True), contexts,
+        batches.provide_data, batches.provide_label, config.solver, params, state, workers,
+        length, progress.iteration, learns_bn,
+    )  # fmt: skip
     module.check_equal(progress.place)
     return progress, module
+
+
+def _resumed(
+    config: Config, dataset: DatasetSpec, run: RunDir, here: dict[str, int | str] | None
+) -> tuple[tuple[Params, Params], Params, Progress]:
+    """Read the newest checkpoint; check that it fits the network, and what is ``here``."""
+    named, state, progress = checkpoint.load_newest(run.path)
+    params = split_params(named)
+    check_params(build_symbol(config, dataset), *params, run.path, config.network.downsample)
+    if here is not None:
+        checkpoint.check_same(run.path, progress, here)
+    return params, state, progress
+
+
+def _note(
+    config: Config,
+    dataset: DatasetSpec,
+    batches: SegmentationIter,
+    contexts: list[mx.Context],
+    run: RunDir,
+    progress: Progress,
+) -> None:
+    """Write down what is started, and forget what the log says beyond the checkpoint."""
+    if not checkpoint.read_manifest(run.path):
+        checkpoint.begin(run.path)
+    run.describe(config, dataset)
+    run.note_start(contexts, config.experiment.seed)
+    run.note_long_side(batches.reader.long_side)
+    run.cut_log(progress.log_bytes)
 
 
 def _agreement(

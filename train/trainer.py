@@ -246,7 +246,7 @@ class Trainer:
             progress.log_bytes = self.run.log_bytes
             checkpoint.update_newest(self.run.path, progress, solver.keep_checkpoints)
         if self.module.learns_bn and progress.epoch >= solver.learn_bn_epochs:
-            self.module.fix_bn(build_symbol(self.config, self.dataset, weighted=True), params)
+            self.module.fix_bn(build_symbol(self.config, self.dataset, training=True), params)
         if solver.stop_after:
             # Only the first worker validates, and all have to end together.
             progress.set_best(self.workers.from_first("best", progress.best_epoch or 0))

@@ -18,6 +18,7 @@ from data_iter.image_files import check_regular
 from tools.inference.run import Description, RunParts
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
+from train.network import cell_layout, decoder_of
 from train.run_dir import RunDir
 from train.segmenter import Segmenter
 
@@ -107,7 +108,7 @@ def read_description(file: Path) -> Description:
 def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) -> None:
     """Turn scores (N, L * block * block, h, w) into the file's output."""
     graph, classes = model.graph, run.dataset.num_classes
-    cell, block = run.config.network.cell_layout
+    cell, block = cell_layout(run.config.network)
     name = graph.output[0].name
     if pixels:
         if block > 1:  # CRD: class outermost, then row and column of the block, as DUC has it
@@ -130,9 +131,11 @@ def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) 
                 coordinate_transformation_mode="asymmetric",
             )
             # DeepLab's baseline interpolates scores, DUC probabilities: PixelSegmenter.at_pixels.
-            bilinear = run.config.network.decoder == "bilinear"
-            first, last = (resize, softmax) if bilinear else (softmax, resize)
-            first.output[0] = last.input[0] = "pixel_scores" if bilinear else "cell_probabilities"
+            scores_first = decoder_of(run.config.network).interpolates_scores
+            first, last = (resize, softmax) if scores_first else (softmax, resize)
+            first.output[0] = last.input[0] = (
+                "pixel_scores" if scores_first else "cell_probabilities"
+            )
             graph.node.extend([first, last])
         else:
             graph.node.append(softmax)

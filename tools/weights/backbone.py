@@ -15,7 +15,7 @@ import numpy as np
 
 from configs.schema import Network
 from symbols import get_symbol
-from symbols.resnet import BASIC, UNITS
+from symbols.resnet import DEPTHS
 from train.errors import RunError
 from train.network import param_shapes
 from train.params import Params
@@ -58,7 +58,7 @@ class Backbone:
     def options(self) -> dict[str, str]:
         """The keys of ``[network]`` that belong to the weights."""
         # A basic block has one place for its stride.
-        stride = {} if self.depth in BASIC else {"stride_in": self.stride_in}
+        stride = {} if DEPTHS[self.depth].basic else {"stride_in": self.stride_in}
         return {
             "depth": str(self.depth),
             "stem": self.stem,
@@ -77,9 +77,9 @@ class Backbone:
     def layers(self, naming: Naming) -> Iterator[tuple[str, Pair]]:
         """Yield each convolution of ours with the other project's names, the first one first."""
         yield from zip(STEMS[self.stem], naming.stems[self.stem])
-        basic = self.depth in BASIC
+        basic = DEPTHS[self.depth].basic
         branches = ("3x3_1", "3x3_2") if basic else ("1x1_reduce", "3x3", "1x1_increase")
-        for stage, units in enumerate(UNITS[self.depth], start=2):
+        for stage, units in enumerate(DEPTHS[self.depth].units, start=2):
             for unit in range(1, units + 1):
                 pairs = dict(zip(branches, naming.branches))
                 if unit == 1 and (stage > 2 or not basic or self.stem == "3x3"):

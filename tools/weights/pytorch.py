@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from symbols.resnet import BASIC, UNITS
+from symbols.resnet import DEPTHS
 from train.errors import RunError
 from train.params import Params
 
@@ -141,11 +141,11 @@ def _find_depth(arrays: dict[str, np.ndarray], naming: Naming, file: Path) -> in
         for stage in stages
     )  # fmt: skip
     basic = f"{naming.block_name(2, 1)}{naming.branches[2][0]}.weight" not in arrays
-    for depth, expected in UNITS.items():
-        if units == expected and (depth in BASIC) == basic:
+    for depth, expected in DEPTHS.items():
+        if (units, basic) == expected:
             return depth
     blocks = "basic blocks" if basic else "bottlenecks"
     raise RunError(
         f"{file}: its stages have {', '.join(map(str, units))} {blocks}; expected those of a "
-        f"ResNet of depth {', '.join(map(str, UNITS))}"
+        f"ResNet of depth {', '.join(map(str, DEPTHS))}"
     )
