@@ -38,7 +38,8 @@ def test_the_labels_are_those_that_were_drawn(tmp_path, capsys, kind):
         )
         assert read_image(sample.image).shape == (*HW, 3)
     assert CLASSES[1] in out
-    assert "10 images to train on, 2 to validate; later regions over earlier" in out
+    drawn = "10 images to train on, 2 to validate (validation images drawn, seed 0); later regions"
+    assert drawn in out
     for loss in {
         "coco": ["categories without an annotation (1): unused", "missing (1): gone.png"],
         "labelme": ["(linestrip) (12): seq0_00.json: kerb, "],
@@ -55,6 +56,29 @@ def test_unlabelled_pixels_become_a_class_where_it_is_told(tmp_path):
     assert [row.name for row in spec.classes] == ["background", *CLASSES]
     label = read_label(next((tmp_path / "own/labels/train").iterdir()))
     assert set(np.unique(label)) == {0, 1, 2}
+
+
+def test_the_split_of_a_yolo_source_is_kept_unless_another_is_asked_for(tmp_path, capsys):
+    source, _ = FORMATS["yolo"](tmp_path / "source")
+    for number, file in enumerate(sorted((source / "images").iterdir())):
+        split = "test" if number == 0 else "valid" if number < 4 else "train"
+        for kind, name in (("images", file.name), ("labels", f"{file.stem}.txt")):
+            (source / split / kind).mkdir(parents=True, exist_ok=True)
+            (source / kind / name).rename(source / split / kind / name)
+    out = tmp_path / "own"
+    assert import_data.main([str(source), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "8 images to train on, 3 to validate, 1 to test (split as in the source);" in said
+    for split, numbers in (("test", [0]), ("val", [1, 2, 3]), ("train", range(4, 12))):
+        names = [f"seq{number // 4}_{number:02}.png" for number in numbers]
+        for kind in ("images", "labels"):
+            assert sorted(f.name for f in (out / kind / split).iterdir()) == names
+    label = read_label(out / "labels/val/seq0_02.png")
+    np.testing.assert_array_equal(label, truth(2))
+    drawn = tmp_path / "drawn"
+    assert import_data.main([str(source), "--out", str(drawn), "--val-share", "0.5"]) == 0
+    assert len(list((drawn / "labels/val").iterdir())) == 6
+    assert "drawn, seed 0" in capsys.readouterr().out
 
 
 def test_overlaps():

@@ -8,6 +8,7 @@ the images, of YOLO segmentation (data.yaml, images/, labels/) or of colour mask
 masks/NAME.png).
 
 The format is told by the files. DIR gets images/{train,val}, labels/{train,val} and classes.yaml.
+YOLO's own split (folders train, val or valid, test) holds unless --val-share or --group is given.
 It ends with the pixels of each class, and with everything that was left out and why. The source is
 not changed. Colours of masks are those of --colors (a class table, or RED GREEN BLUE NAME a line),
 or all that occur, which are then named by their numbers.
@@ -30,11 +31,11 @@ from rich.table import Table
 
 from tools.dataset.importing import (
     IGNORE_ID,
-    SPLITS,
     TABLE,
+    VAL_SHARE,
     Imported,
-    assign_splits,
     check_names,
+    choose_splits,
     drop_turned,
     read_source,
     write,
@@ -44,7 +45,7 @@ from tools.dataset.importing import (
 def print_result(result: Imported, left_out: dict[str, list[str]]) -> None:
     """Print the pixels of each class in each split, and all that was left out, by name."""
     console = Console(markup=False, highlight=False)
-    table = Table("value", "class", *(f"{split}, % of pixels" for split in SPLITS))
+    table = Table("value", "class", *(f"{split}, % of pixels" for split in result.pixels))
     names = {row.id: row.name for row in result.spec.classes} | {IGNORE_ID: "(ignored)"}
     for value, name in names.items():
         shares = [100 * counts[value] / max(counts.sum(), 1) for counts in result.pixels.values()]
@@ -76,7 +77,11 @@ def main(argv=None) -> int:
         default="later",
         help="later regions cover earlier ones (default), or smaller ones larger ones",
     )
-    add("--val-share", type=float, default=0.15, help="of the images (default 0.15)")
+    add(
+        "--val-share",
+        type=float,
+        help=f"of the images, to validate on (default {VAL_SHARE}, or YOLO's own split)",
+    )
     add("--seed", type=int, default=0, help="draws the images to validate on (default 0)")
     add("--group", metavar="REGEX", help="keep images together whose names match the same text")
     args = parser.parse_args(argv)
@@ -84,14 +89,14 @@ def main(argv=None) -> int:
     kind, source = read_source(args.source, args.images, args.colors)
     drop_turned(source)
     check_names(source)
-    names = [item.name for item in source.images]
-    splits = assign_splits(names, args.val_share, args.seed, args.group)
+    splits, how = choose_splits(source, args.val_share, args.seed, args.group)
     result = write(source, args.out, splits, args.unlabelled, args.overlap == "area")
     print_result(result, source.left_out)
     over = "smaller regions over larger" if args.overlap == "area" else "later regions over earlier"
+    test = f", {result.frames['test']} to test" if "test" in result.frames else ""
     print(
         f"{args.out}: {kind}: {result.frames['train']} images to train on, {result.frames['val']} "
-        f"to validate; {over}; classes in {args.out / TABLE}"
+        f"to validate{test} ({how}); {over}; classes in {args.out / TABLE}"
     )
     return 0
 

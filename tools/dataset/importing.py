@@ -26,11 +26,12 @@ from tools.shared.parallel import in_threads
 
 TABLE = "classes.yaml"
 IGNORE_ID = 255
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.15  # of the images, where nobody says
 
 
 class Imported(NamedTuple):
-    """What was written: the table, frames and (256,) pixels of each value by split."""
+    """What was written: the table, frames and (256,) pixels of each value, by split."""
 
     spec: DatasetSpec
     frames: dict[str, int]
@@ -67,6 +68,22 @@ def _checked(path: Path, source: Source) -> Source:
             + (f" ({missing})" if missing else "")
         )
     return source
+
+
+def choose_splits(
+    source: Source, val_share: float | None, seed: int, group: str | None
+) -> tuple[dict[str, str], str]:
+    """Give each image a split, and say how.
+
+    The source's own split holds where it has images to train and to validate on, unless
+    ``val_share`` or ``group`` ask for another, as :func:`assign_splits` draws it. Images that the
+    source gives no split are to train on.
+    """
+    own = {item.name: item.split or "train" for item in source.images}
+    if val_share is None and group is None and {"train", "val"} <= set(own.values()):
+        return own, "split as in the source"
+    share = VAL_SHARE if val_share is None else val_share
+    return assign_splits(list(own), share, seed, group), f"validation images drawn, seed {seed}"
 
 
 def assign_splits(
@@ -160,10 +177,11 @@ def write(
         if out.is_dir():
             out.rmdir()
         new.rename(out)
-    pixels = {split: np.zeros(256, np.int64) for split in SPLITS}
+    present = list(splits.values())
+    frames = {split: present.count(split) for split in SPLITS if split in (*present, *SPLITS[:2])}
+    pixels = {split: np.zeros(256, np.int64) for split in frames}
     for item, found in zip(source.images, counts):
         pixels[splits[item.name]] += found
-    frames = {split: list(splits.values()).count(split) for split in SPLITS}
     return Imported(spec, frames, pixels)
 
 

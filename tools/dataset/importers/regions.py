@@ -24,11 +24,15 @@ class Region(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """An image and how to get its regions, in the file's order, given its (height, width)."""
+    """An image and how to get its regions, in the file's order, given its (height, width).
+
+    ``split`` is the source's own: ``train``, ``val``, ``test``, or empty.
+    """
 
     image: Path
     name: str
     regions: Callable[[tuple[int, int]], Sequence[Region]]
+    split: str = ""
 
 
 @dataclass

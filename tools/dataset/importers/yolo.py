@@ -12,11 +12,15 @@ from data_iter.text_lists import Line, read_lines
 from .regions import Annotated, Region, Source, polygon_mask
 
 TABLES = ("data.yaml", "data.yml", "dataset.yaml")
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # by folder
 BOX = 4  # numbers of a line that has a box and no outline
 
 
 def read(folder: Path, images: Path | None) -> Source:
-    """Read a folder whose ``labels`` folders mirror its ``images`` folders."""
+    """Read a folder whose ``labels`` folders mirror its ``images`` folders.
+
+    Images below a folder ``train``, ``val`` (``valid``) or ``test`` are of that split.
+    """
     names = _names(folder)
     source, used = Source(), set()
     for image in list_files(images or folder, "**/*", IMAGE_SUFFIXES):
@@ -32,13 +36,18 @@ def read(folder: Path, images: Path | None) -> Source:
             else:
                 used.add(number)
                 polygons.append((names[number], points))
-        source.images.append(Annotated(image, image.stem, _reader(polygons)))
+        split = _split_of(image.relative_to(images or folder))
+        source.images.append(Annotated(image, image.stem, _reader(polygons), split))
     for number, name in enumerate(names):
         if number in used:
             source.classes.append(name)
         else:
             source.leave_out("classes without a region", name)
     return source
+
+
+def _split_of(image: Path) -> str:
+    return next((SPLITS[part] for part in image.parts[:-1] if part in SPLITS), "")
 
 
 def _names(folder: Path) -> list[str]:
