@@ -106,6 +106,9 @@ class Data:
     max_bad_share: float = key(
         0.01, "skip: more than this share of unusable frames ends the run", at_least=0
     )
+    compare_labels: bool = key(
+        False, "a resume compares the content of the training labels too, and reads them all"
+    )
 
 
 @dataclass(frozen=True)

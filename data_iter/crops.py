@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from .transforms import (
 )  # fmt: skip
 
 log = logging.getLogger("data_iter")
+Value = TypeVar("Value")
 HEADER_THREADS = 16  # opening thousands of files is mostly waiting, above all on a network drive
 
 
@@ -126,17 +128,28 @@ class CropReader:
     def count_classes(self) -> np.ndarray:
         """Count the pixels of each train id in all labels, (256,) int64; bad frames have none."""
 
-        def count(number: int) -> np.ndarray:
+        def count(label: np.ndarray, name: str) -> np.ndarray:
+            return np.bincount(to_train_ids(label, self._lut, name).ravel(), minlength=256)
+
+        return sum(self._of_labels(count), np.zeros(256, np.int64))
+
+    def label_digest(self) -> str:
+        """Return a digest of all labels' values, however they are stored; bad frames have none."""
+        found = self._of_labels(lambda label, name: hashlib.sha256(label.tobytes()).digest())
+        return hashlib.sha256(b"".join(found)).hexdigest()[:16]
+
+    def _of_labels(self, function: Callable[[np.ndarray, str], Value]) -> list[Value]:
+        """Call a function with each label and where it comes from, in order."""
+
+        def call(number: int) -> list[Value]:
             try:
-                label = self._frames.read_label(number)
-                train_ids = to_train_ids(label, self._lut, self._frames.name(number))
-                return np.bincount(train_ids.ravel(), minlength=256)
+                return [function(self._frames.read_label(number), self._frames.name(number))]
             except DataError as error:
                 self._count_bad(number, error)
-                return np.zeros(256, np.int64)
+                return []
 
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            return sum(pool.map(count, range(len(self._frames))), np.zeros(256, np.int64))
+            return list(itertools.chain(*pool.map(call, range(len(self._frames)))))
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the shuffled indices of ``epoch``'s patches."""

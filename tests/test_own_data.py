@@ -89,15 +89,23 @@ def test_all_is_every_epoch_however_many():
     assert config.solver.learn_bn_epochs == config.solver.epochs
 
 
-def test_a_run_does_not_go_on_with_other_images(root, tmp_path):
-    first = training.train(root, tmp_path / "run", solver__epochs=2)
+def test_a_run_does_not_go_on_with_other_images_or_labels(root, tmp_path):
+    settings = {"solver__epochs": 2, "data__compare_labels": "true"}
+    first = training.train(root, tmp_path / "run", **settings)
     assert first.returncode == 0, first.stderr
+    file = root / "labels/train/05.png"
+    label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    label[5, 7] = (label[5, 7] + 1) % 11
+    cv2.imwrite(str(file), label)
+    changed = training.train(root, tmp_path / "run", "--resume", **settings)
+    assert changed.returncode == 2
+    assert "begun with other training labels: their content differs" in changed.stderr
     for kind in ("images", "labels"):
         (root / kind / "train/03.png").rename(root / kind / "train/other.png")
-    changed = training.train(root, tmp_path / "run", "--resume", solver__epochs=2)
+    changed = training.train(root, tmp_path / "run", "--resume", **settings)
     assert changed.returncode == 2
     assert "begun with other training images: their names or sizes differ" in changed.stderr
-    meant = training.train(root, tmp_path / "run", "--resume", "--allow-changes", solver__epochs=2)
+    meant = training.train(root, tmp_path / "run", "--resume", "--allow-changes", **settings)
     assert meant.returncode == 0, meant.stderr
 
 

@@ -241,6 +241,22 @@ def test_too_many_bad_samples_stop_all_the_same(root):
     iterator.close()
 
 
+def test_the_digest_of_labels_follows_their_values_and_not_their_files(root):
+    before = crops(root).label_digest()
+    file = root / "labels/train/4.png"
+    label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(file.with_suffix(".bmp")), label)
+    file.unlink()
+    assert crops(root).label_digest() == before
+    label[60, 82] ^= 1
+    cv2.imwrite(str(file.with_suffix(".bmp")), label)
+    assert crops(root).label_digest() != before
+    file.with_suffix(".bmp").write_bytes(b"")
+    with pytest.raises(DataError, match="4.bmp"):
+        crops(root).label_digest()
+    assert crops(root, on_bad_sample="skip", max_bad_share=1).label_digest() != before
+
+
 @pytest.mark.timeout(60)
 def test_when_every_frame_is_bad_no_thread_looks_for_a_good_one_for_ever(root):
     reader = crops(root, on_bad_sample="skip", max_bad_share=1.0)

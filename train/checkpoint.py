@@ -47,6 +47,7 @@ class Progress:
     devices: int = 0
     workers: int = 1
     data: str = ""  # digest of the training frames' names and sizes; empty: not noted
+    labels: str = ""  # digest of the training labels' content; empty: not noted
     validated: int = 0  # frames of a validation that was broken off
     val_confusion: list[list[int]] = field(default_factory=list)  # of those frames
     exploded: int = 0  # latest iterations in a row whose loss was much too high
@@ -167,10 +168,14 @@ def check_same(folder: Path, before: Progress, now: dict[str, int | str]) -> Non
     for what, count in now.items():
         found = getattr(before, what)
         if found not in (0, "", count):
-            if what == "data":
+            if what in ("data", "labels"):
+                others = {
+                    "data": "training images: their names or sizes differ",
+                    "labels": "training labels: their content differs",
+                }[what]
                 raise RunError(
-                    f"{folder}: the run was begun with other training images: their names or sizes "
-                    "differ; resume with --allow-changes if that is meant"
+                    f"{folder}: the run was begun with other {others}; resume with "
+                    "--allow-changes if that is meant"
                 )
             where = " in an epoch" if what in ("patches", "batches") else ""
             raise RunError(

@@ -94,6 +94,8 @@ def start(
         "workers": workers.count,
         "data": batches.reader.digest(),
     }
+    if config.data.compare_labels:
+        here["labels"] = batches.reader.label_digest()
     if checkpoint.read_manifest(run.path):
         params, state, progress = _resumed(config, dataset, run, None if allow_changes else here)
     else:
