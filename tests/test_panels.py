@@ -80,6 +80,22 @@ def test_values_that_fit_label_ids_and_train_ids(city, capsys):
         assert (cell(figure, 0, 1) == CITY.palette[train_id]).all()
 
 
+@pytest.mark.parametrize("suffix", [".bmp", ".TIF", ".gif", ".PNG"])
+def test_labels_of_every_lossless_format(tmp_path, suffix):
+    label = np.full(HW, 1, np.uint8)
+    label[:4] = 0
+    save(tmp_path / "img/a.jpg", np.full((*HW, 3), 90, np.uint8))
+    save(tmp_path / f"gt/a{suffix}", label)
+    save(tmp_path / "out/a.PNG", label)
+    (tmp_path / "own.yaml").write_text("name: own\nclasses: [road, '[sky]']\n")
+    options = ("--ground-truth", tmp_path / "gt", "--predictions", tmp_path / "out")
+    table = load_dataset(tmp_path / "own.yaml")
+    assert panels(tmp_path, *options, "--frames", "a", dataset=tmp_path / "own.yaml") == 0
+    figure = np.array(Image.open(tmp_path / "f.png"))
+    np.testing.assert_array_equal(cell(figure, 0, 1), table.palette[label])
+    np.testing.assert_array_equal(cell(figure, 0, 2), table.palette[label])
+
+
 def test_road_in_red(tmp_path):
     save(tmp_path / "img/um_000003.png", np.full((*HW, 3), 100, np.uint8))
     save(tmp_path / "img/uu_000003.png", np.full((*HW, 3), 100, np.uint8))

@@ -56,6 +56,15 @@ def test_a_row_is_its_base_with_its_settings(tmp_path):
     assert bilinear.config.data.scales == (1.0,)
 
 
+def test_a_study_file_of_windows_is_read(tmp_path):
+    text = STUDY.replace("does it run", "führt es zum Ziel?")
+    file, other = (write_study(tmp_path, text), tmp_path / "small_crlf.yaml")
+    other.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    (tmp_path / "tiny.cfg").write_bytes(b"\xef\xbb\xbf[network]\r\ndepth = 26\r\n")
+    assert read_study(other).rows == read_study(file).rows
+    assert read_study(other).question == "führt es zum Ziel?"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -31,7 +31,7 @@ from PIL import Image, ImageDraw
 from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import LAYOUTS
-from data_iter.listing import IMAGE_SUFFIXES
+from data_iter.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
@@ -72,7 +72,7 @@ def read_predictions(
     paths: Sequence[Path], dataset: DatasetSpec, values: str | None
 ) -> list[np.ndarray]:
     """Read predictions of one folder as train ids (H, W) uint8."""
-    labels = {path: read_label(path) for path in paths if path.suffix == ".png"}
+    labels = {path: read_label(path) for path in paths if path.suffix.lower() == ".png"}
     kind = "train_id"
     if dataset.layout == "kitti":
         labels = {p: (m >= SURE).astype(np.uint8) if m.max() > 1 else m for p, m in labels.items()}
@@ -134,7 +134,7 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
         image = read_image(file)
         row = [] if one is not None else [(image, True)]
         if args.ground_truth:
-            path = find(args.ground_truth, frame, (".png",), dataset)
+            path = find(args.ground_truth, frame, LABEL_SUFFIXES, dataset)
             truth = LAYOUTS[dataset.layout].read_label(path)
             row.append((colours(to_train_ids(truth, dataset.label_lut, path), dataset), False))
         for prediction in labels:
