@@ -1,5 +1,9 @@
 """Images of any size in, probabilities of each pixel out."""
 
+import os
+import subprocess
+import sys
+
 import mxnet as mx
 import numpy as np
 import psutil
@@ -7,6 +11,7 @@ import pytest
 from tiny_run import make_run, noise
 
 from configs.schema import Network
+from train.machine import PROJECT
 from train.network import build_symbol, cell_layout
 from train.segmenter import PixelSegmenter, Segmenter, upsample
 
@@ -161,3 +166,36 @@ def test_other_decoders_have_cells_of_their_own(decoder, cells_hw, tmp_path):
     image = noise(37, 53)
     assert segmenter.cell_probabilities(image).shape == (11, *cells_hw)
     assert segmenter.probabilities(image).shape == (11, 37, 53)
+
+
+FORWARDS = """
+import pathlib, sys
+import numpy as np
+import tools.inference.run, tools.inference.backends
+segmenter, _ = tools.inference.backends.open_segmenter(
+    tools.inference.run.read_run(pathlib.Path(sys.argv[1])), "mxnet"
+)
+data = np.zeros((1, 3, 32, 48), np.float32)
+for _ in range(int(sys.argv[2])):
+    segmenter.forward(data)
+"""
+
+
+@pytest.mark.slow
+def test_weights_are_laid_out_once_and_not_for_every_image(tmp_path):
+    # oneDNN prints each reordering with its shape; only those of weights end in 3x3.
+    run = make_run(tmp_path / "run")
+
+    def reordered(forwards):
+        ran = subprocess.run(
+            [sys.executable, "-c", FORWARDS, str(run.path), str(forwards)],
+            env={**os.environ, "MKLDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = [line for line in ran.stdout.splitlines() if ",reorder," in line]
+        return sum("x3x3," in line for line in lines)
+
+    assert reordered(4) == reordered(1) > 0
