@@ -1,4 +1,4 @@
-"""Failures that end a run, in real processes: full disks, cut files, missing data, bad rates."""
+"""Failures that end a run: full disks, cut files, missing data, bad rates."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Training in real processes: it learns, keeps the best, and answers mistakes with one line."""
+"""Training: it learns, keeps the best, and answers mistakes with one line."""
 
 import json
 import os

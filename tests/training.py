@@ -1,6 +1,13 @@
-"""A tiny data set and a tiny network, trained in real processes, for the tests of training."""
+"""A tiny data set and a tiny network, and the command that trains them, for the tests of training.
 
+:func:`train` calls the command in this process, because a process of its own takes most of its time
+to load MXNet. Tests of signals, limits and killed jobs :func:`start` it as a process.
+"""
+
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +17,7 @@ import cv2
 import mxnet as mx
 import numpy as np
 
-from train import checkpoint
+from train import checkpoint, train_model
 from train.params import save_arrays
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -70,12 +77,23 @@ def environment():
 
 
 def train(root, out, *options, **settings):
-    """Run the command to its end, from another directory; return the finished process."""
+    """Call the command from another directory, to its end; return what a process would leave."""
     options = [*options, *(f"--set={key.replace('__', '.')}={v}" for key, v in settings.items())]
-    return subprocess.run(
-        command(root, out, *options),
-        cwd=root, env=environment(), capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    arguments = command(root, out, *options)
+    stdout, stderr, here = io.StringIO(), io.StringIO(), Path.cwd()
+    log = logging.getLogger()
+    handlers, level = log.handlers[:], log.level
+    os.chdir(root)
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            code = train_model.main(arguments[2:])
+    finally:
+        os.chdir(here)
+        for handler in set(log.handlers) - set(handlers):
+            handler.close()
+        log.handlers[:] = handlers
+        log.setLevel(level)
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
 def start(root, out, *options):
