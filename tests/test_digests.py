@@ -147,6 +147,26 @@ def test_leftovers_of_the_dead_go_and_of_the_living_stay(tmp_path):
     assert left == {names[1], "new.bin"}
 
 
+def test_leftover_folders_of_the_dead_go_and_what_is_the_users_stays(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from train.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as made:\n"
+        "    made.mkdir(); (made / 'x').write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    for name in ("run", "set.v2"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT)
+    (tmp_path / ".SHA256SUMS-abcd_123.part").write_text("half")  # of a file without suffix
+    assert len(list(tmp_path.glob(".*.part"))) == 2  # the second call removed the first's
+    for name in (".eslint-settings.json", ".my-settings", ".x-abcdefgh.png"):
+        (tmp_path / name).touch()
+    with atomic.atomic_folder(tmp_path / "new/run") as made:
+        made.mkdir()
+    atomic.remove_leftovers(tmp_path)
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {".eslint-settings.json", ".my-settings", ".x-abcdefgh.png", "new"}
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["run"]
+
+
 def test_a_name_as_long_as_the_file_system_allows(tmp_path):
     file = tmp_path / ("x" * 251 + ".png")
     with atomic.atomic_write(file) as temporary:
@@ -160,10 +180,10 @@ def test_without_locks_the_job_goes_on_with_a_word(tmp_path, monkeypatch, caplog
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with caplog.at_level(logging.WARNING), atomic.locked(tmp_path, RunError("taken")):
-        (tmp_path / ".x-abcdefgh.png").touch()
+        (tmp_path / ".x-abcdefgh.part.png").touch()
         atomic.remove_leftovers(tmp_path)
     assert "this file system has no locks" in caplog.text
-    assert (tmp_path / ".x-abcdefgh.png").exists()  # it may be a living process's
+    assert (tmp_path / ".x-abcdefgh.part.png").exists()  # it may be a living process's
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):

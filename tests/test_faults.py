@@ -146,7 +146,7 @@ def test_a_job_killed_while_it_begins_can_be_resumed(root, unbroken, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     shutil.copy(root / "unbroken/dataset.yaml", out)
-    (out / ".model-symbol-abcd_123.json").write_text('{"half')
+    (out / ".model-symbol-abcd_123.part.json").write_text('{"half')
     (out / ".lock").touch()
     assert_resumes(root, out, unbroken)
     assert not list(out.glob(".model*"))

@@ -1,4 +1,4 @@
-"""Files that appear under their final name only when whole; their digests; locks of folders."""
+"""Files and folders that appear under their final name only when whole; digests; locks; room."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import RunError
+
 log = logging.getLogger("train")
-TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # the names that atomic_write gives
-SHOWN = 40  # characters of a file's name that its temporary one begins with
+PART = ".part"  # marks a temporary name, so that no file of the user's is taken for one
+TEMPORARY = re.compile(rf"\..+-[a-z0-9_]{{8}}\{PART}(\.\w+)?")
+SHOWN = 40  # characters of a name that its temporary one begins with
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -45,7 +49,58 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     prefix = f".{path.stem[:SHOWN]}-"
+    suffix = PART + (path.suffix if len(path.suffix) <= SHOWN else "")
     temporary, handle = None, -1
+    with _parents_made(path):
+        try:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+            temporary = Path(name)
+            _mark_alive(handle)
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno and _is_ours(error.filename, prefix):
+                error.filename = str(path)  # the name that the user knows
+            raise
+        finally:
+            if handle >= 0:
+                os.close(handle)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name, and rename it when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        The final name, of nothing or of an empty folder; its parent is made where it is missing.
+
+    Yields
+    ------
+    Path
+        A place for a folder of the same name, beside the final one. The block makes it.
+    """
+    names = {"suffix": PART, "prefix": f".{path.name[:SHOWN]}-"}
+    with _parents_made(path), tempfile.TemporaryDirectory(**names, dir=path.parent) as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            _mark_alive(handle)
+            made = Path(folder) / path.name
+            yield made
+            made.rename(path)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _parents_made(path: Path) -> Iterator[None]:
+    """Make a result's missing parents, remove leftovers; take the parents back where it fails."""
     made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,27 +108,18 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path.parent)) from None
     _clear_once(path.parent)
     try:
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # tells that its writer lives
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
-        temporary.replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        yield
+    except BaseException:
         with suppress(OSError):  # another's file may lie in it by now
             for folder in made:
                 folder.rmdir()
-        if isinstance(error, OSError) and error.errno and _is_ours(error.filename, prefix):
-            error.filename = str(path)  # the name that the user knows
         raise
-    finally:
-        if handle >= 0:
-            os.close(handle)
+
+
+def _mark_alive(handle: int) -> None:
+    """Lock a temporary file or folder, which tells that its writer lives."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -81,11 +127,19 @@ def remove_leftovers(folder: Path) -> None:
 
     Where the file system has no locks, nothing tells the two apart, and all stays.
     """
-    for file in folder.glob(".*"):
-        if TEMPORARY.fullmatch(file.name):
-            with suppress(OSError), file.open("rb") as handle:
+    for left in folder.glob(".*"):
+        if not TEMPORARY.fullmatch(left.name):
+            continue
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 @functools.lru_cache(maxsize=100)
@@ -101,6 +155,42 @@ def digest(path: Path) -> str:
         while block := file.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()
+
+
+def free_room(path: Path) -> int:
+    """Return the free bytes of the disk where ``path`` is to be; not all of its folders need be."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_room(path: Path, needed: int, what: str) -> None:
+    """Look at the free space before work whose result is known to need so much.
+
+    Parameters
+    ----------
+    path : Path
+        The result.
+    needed : int
+        Bytes.
+    what : str
+        What takes them, as the sentence begins: "packing 9 frames takes about ...".
+
+    Raises
+    ------
+    RunError
+        Less is free.
+    """
+    free = free_room(path)
+    if needed > free:
+        raise RunError(
+            f"{path}: {what} {_in_units(needed)} of disk space, and {_in_units(free)} are free"
+        )
+
+
+def _in_units(count: int) -> str:
+    """Write a number of bytes for people."""
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (0, "kB")) if count >= u)
+    return f"{count / (unit or 1e3):.1f} {name}"
 
 
 @contextmanager

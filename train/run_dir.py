@@ -21,7 +21,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +34,7 @@ from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
 from . import machine
-from .atomic import locked, remove_leftovers
+from .atomic import atomic_folder, locked, remove_leftovers
 from .checkpoint import EPOCH, MANIFEST, Progress, check_params, read_manifest
 from .digests import SUMS, check_listed, list_file, write_listed
 from .errors import RunError, reason
@@ -110,12 +109,7 @@ class RunDir:
         self._write("config.cfg", dump(config))
 
     def _check_new(self) -> None:
-        begun = {
-            LOCK,
-            SUMS,
-            "dataset.yaml",
-            "model-symbol.json",
-        }  # all that comes before config.cfg
+        begun = {LOCK, SUMS, "dataset.yaml", "model-symbol.json"}  # what comes before config.cfg
         if any(file.name not in begun for file in self.path.glob("*")):
             raise RunError(
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
@@ -267,26 +261,33 @@ class RunDir:
             file.write(json.dumps(record) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
+        """Read all of :meth:`records`; ``RunError`` where there is none."""
+        records = list(self.records())
+        if not records:
+            raise RunError(f"{self.path / LOG}: it is empty; nothing was logged yet")
+        return records
+
+    def records(self) -> Iterator[dict[str, Any]]:
         """Read ``log.jsonl``; a validation gets the iteration of the training record before it."""
         file = self.path / LOG
         if not file.is_file():
             raise RunError(f"{self.path}: not a run folder: it has no {LOG}")
-        records, iteration = [], 0
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            try:
-                record = json.loads(line.decode())
-                iteration = record.setdefault("iteration", iteration)
-            except (ValueError, AttributeError):
-                raise RunError(f"{file}: line {number}: expected a JSON object") from None
-            records.append(record)
-        if not records:
-            raise RunError(f"{file}: it is empty; nothing was logged yet")
-        return records
+        iteration = 0
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    record = json.loads(line.decode())
+                    iteration = record.setdefault("iteration", iteration)
+                except (ValueError, AttributeError, RecursionError):
+                    raise RunError(f"{file}: line {number}: expected a JSON object") from None
+                yield record
 
     def last_validation(self) -> dict[str, Any] | None:
         """Return the newest record of a validation, None where there is none yet."""
-        records = self.read_log() if self.log_bytes else []
-        return next((record for record in reversed(records) if "val_iou" in record), None)
+        last = None
+        for record in self.records() if self.log_bytes else ():
+            last = record if "val_iou" in record else last
+        return last
 
     @property
     def log_bytes(self) -> int:
@@ -312,11 +313,8 @@ def new_run(out: Path) -> Iterator[RunDir]:
     """
     if out.exists():
         raise RunError(f"{out}: exists already; name another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        made = RunDir(Path(folder) / out.name)
-        yield made
-        made.path.rename(out)
+    with atomic_folder(out) as made:
+        yield RunDir(made)
 
 
 def _log_to(*files: logging.Handler) -> None:

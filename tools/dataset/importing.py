@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from data_iter.listing import LABEL_SUFFIXES, list_files
 from tools.dataset.importers import coco, cvat, labelme, masks, yolo
 from tools.dataset.importers.regions import Annotated, Source, draw
 from tools.shared.parallel import in_threads
+from train.atomic import atomic_folder
 
 TABLE = "classes.yaml"
 IGNORE_ID = 255
@@ -150,9 +150,7 @@ def write(
         classes.insert(0, unlabelled)
     if len(classes) > IGNORE_ID:
         raise DataError(f"{len(classes)} classes, expected at most {IGNORE_ID}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        new = Path(folder) / out.name
+    with atomic_folder(out) as new:
         new.mkdir()
         _write_table(new / TABLE, out.resolve().name, classes, source)
         spec = load_dataset(new / TABLE)
@@ -174,9 +172,6 @@ def write(
             return np.bincount(label.ravel(), minlength=256)
 
         counts = in_threads(write_one, source.images, "Drawing")
-        if out.is_dir():
-            out.rmdir()
-        new.rename(out)
     present = list(splits.values())
     frames = {split: present.count(split) for split in SPLITS if split in (*present, *SPLITS[:2])}
     pixels = {split: np.zeros(256, np.int64) for split in frames}
