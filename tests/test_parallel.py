@@ -46,3 +46,26 @@ def test_workers_end_with_the_command(tmp_path, number):
     for child in alive:
         child.kill()
     assert len(family) >= 4 and not alive
+
+
+@pytest.mark.parametrize(("spare", "works"), [(1, True), (0, False)])
+def test_too_few_open_files_are_said_before_a_worker_starts(tmp_path, spare, works):
+    (tmp_path / "count.py").write_text(
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from tools.shared.parallel import in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    limit = len([*Path('/proc/self/fd').iterdir()]) + 14 + 2 * 3 - 1 + int(sys.argv[1])\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
+        "    print(sorted(r for _, r in in_processes(abs, [-1, 2, -3, 4], 'counting', 3)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "count.py"), str(spare)],
+        capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if works:
+        assert (done.stdout, done.stderr) == ("[1, 2, 3, 4]\n", "")
+    else:
+        last = done.stderr.splitlines()[-1]
+        assert "3 worker processes would need" in last and "(ulimit -n)" in last
+        assert done.stderr.count("Traceback") == 1  # our own: this is no command

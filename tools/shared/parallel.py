@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from rich.progress import track
 
 from train.errors import RunError
 from train.machine import allowed_cores
+
+POOL_FILES, PROCESS_FILES = 14, 2  # that a pool has open beside others, and each process of it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,8 +59,10 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     Raises
     ------
     RunError
-        A process was killed, most likely for want of memory.
+        This process may not open as many files as they need, or one of them was killed, most
+        likely for want of memory.
     """
+    _check_files(jobs)
     # Forking this process would copy locks that its threads hold.
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(jobs, context, _begin_worker)
@@ -74,6 +79,17 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_files(jobs: int) -> None:
+    """Look at the limit first: the server of processes would print a traceback of its own."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len([*Path("/proc/self/fd").iterdir()]) + POOL_FILES + PROCESS_FILES * jobs
+    if needed > limit:
+        raise RunError(
+            f"{jobs} worker process{'es' * (jobs > 1)} would need {needed} open files, and the "
+            f"limit is {limit}: raise it (ulimit -n), or take fewer (--jobs)"
+        )
 
 
 def _begin_worker() -> None:
