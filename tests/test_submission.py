@@ -171,6 +171,33 @@ def test_nothing_is_left_of_a_wrong_submission(city, spoil, message, capsys):
     assert sorted(file.name for file in city.iterdir()) == ["data", "out"]
 
 
+@pytest.mark.parametrize("source", ["predictions", "model"])
+def test_names_are_looked_at_before_the_work(city, monkeypatch, capsys, source):
+    """No prediction is read and no network loaded, of however many frames."""
+    (city / "out/berlin_000000_000019.png").rename(city / "out/odd.png")
+    for name in ("read_label", "model_pictures"):
+        monkeypatch.setattr(f"tools.export_submission.{name}", None)
+    options = ["--predictions", city / "out"]
+    if source == "model":
+        options = ["--model", city / "run"]
+        monkeypatch.setattr(
+            "tools.export_submission.expected_sizes", lambda *of: {"munich_000003_000019": HW}
+        )
+    command = ["cityscapes", *options, "--data-root", city / "data", "--out", city / "c.zip"]
+    assert export(*command) == 2
+    printed = capsys.readouterr()
+    if source == "model":
+        assert printed.out == "not in the test set: berlin_000000_000019\n"
+    else:
+        assert printed.out.splitlines() == [
+            "not named like berlin_000000_000019.png: odd.png", "missing: berlin_000000_000019",
+        ]  # fmt: skip
+    assert "c.zip: not written: " in printed.err and printed.err.count("\n") == 1
+    command[-1] = city / "c.tar"
+    assert export(*command) == 2
+    assert "expected a name that ends in .zip" in capsys.readouterr().err
+
+
 def test_check_says_everything_that_is_wrong(city, capsys):
     good = png(np.full(HW, 7, np.uint8))
     write_zip(

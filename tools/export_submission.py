@@ -35,7 +35,12 @@ from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
-from tools.submission.archives import SubmissionError, check_archive, write_archive
+from tools.submission.archives import (
+    SubmissionError,
+    check_archive,
+    check_frames,
+    write_archive,
+)
 from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.scoring.classes import values_kind
 from tools.shared.options import add_epoch, read_epoch
@@ -49,14 +54,34 @@ from train.errors import RunError
 Pictures = dict[str, Callable[[], np.ndarray]]
 
 
-def label_pictures(dataset: DatasetSpec, predictions: Path, values: str | None) -> Pictures:
-    """Find a folder's label maps; each callable reads one as official label ids (H, W) uint8."""
-    if dataset.layout == "cityscapes":
+def find_files(
+    dataset: DatasetSpec, predictions: Path | None, samples: list[Sample]
+) -> dict[str, Path]:
+    """Find the file that each frame's picture comes from: its prediction, or without any its image.
+
+    Raises ``DataError`` where the folder of predictions has none, and ``ConfigError`` where they
+    need images that are not given.
+    """
+    if predictions is None:
+        name = road_frame if dataset.layout == "kitti" else str
+        return {name(sample.name): sample.image for sample in samples}
+    if dataset.layout == "kitti":
+        found = road_maps(predictions)
+        for file in found.values() if not samples else ():
+            if file.suffix == ".png" and read_size(file) != BEV_HW:
+                raise _perspective(file)
+    elif dataset.layout == "cityscapes":
         found = index(files(predictions, "**/*.png"), frame_name)
     else:
         found = index(files(predictions, "*.png"), lambda file: file.stem)
     if not found:
-        raise DataError(f"{predictions}: no predictions (*.png) in it")
+        suffixes = "*.png, *.npz" if dataset.layout == "kitti" else "*.png"
+        raise DataError(f"{predictions}: no predictions ({suffixes}) in it")
+    return found
+
+
+def label_pictures(dataset: DatasetSpec, found: dict[str, Path], values: str | None) -> Pictures:
+    """Let each callable read a frame's label map as official label ids (H, W) uint8."""
     paths = list(found.values())
 
     def count(path: Path) -> np.ndarray:
@@ -67,11 +92,8 @@ def label_pictures(dataset: DatasetSpec, predictions: Path, values: str | None) 
     return {name: lambda path=path: lut[read_label(path)] for name, path in found.items()}
 
 
-def road_pictures(dataset: DatasetSpec, predictions: Path, samples: list[Sample]) -> Pictures:
-    """Find a folder's road maps; each callable reads one as confidences from above, (800, 400)."""
-    found = road_maps(predictions)
-    if not found:
-        raise DataError(f"{predictions}: no predictions (*.png, *.npz) in it")
+def road_pictures(dataset: DatasetSpec, found: dict[str, Path], samples: list[Sample]) -> Pictures:
+    """Let each callable read a frame's road map as confidences from above, (800, 400)."""
     images = {sample.name: sample.image for sample in samples}
     road = road_class(dataset)
 
@@ -86,16 +108,19 @@ def road_pictures(dataset: DatasetSpec, predictions: Path, samples: list[Sample]
 
 
 def model_pictures(
-    dataset: DatasetSpec, run_dir: Path, epoch: int | str, samples: list[Sample], gpus: str | None
+    dataset: DatasetSpec, found: dict[str, Path], args: argparse.Namespace
 ) -> Pictures:
-    """Let a model segment the images of ``samples``, one at a time, when each is asked for."""
+    """Let the model segment each frame's image, one at a time, when it is asked for."""
     # Loads MXNet, which folders and checks do without.
     from tools.inference.predictor import load
 
-    network = load(run_dir, epoch=epoch, context=contexts(gpus)[0], long_side=None)
+    epoch = read_epoch(args.epoch)
+    network = load(args.model, epoch=epoch, context=contexts(args.gpus)[0], long_side=None)
     learnt = network.dataset
     if learnt.train_classes != dataset.train_classes:
-        raise RunError(f"{run_dir}: its classes are those of {learnt.name}, not of {dataset.name}")
+        raise RunError(
+            f"{args.model}: its classes are those of {learnt.name}, not of {dataset.name}"
+        )
 
     def label_ids(image: Path) -> np.ndarray:
         return dataset.train_to_label[network.labels(image)]
@@ -104,17 +129,14 @@ def model_pictures(
         probability = network.probabilities(image)[road_class(dataset)]
         return from_above(np.rint(255 * probability).astype(np.uint8), image, image)
 
-    if dataset.layout == "kitti":
-        return {road_frame(sample.name): partial(road, sample.image) for sample in samples}
-    return {sample.name: partial(label_ids, sample.image) for sample in samples}
+    picture = road if dataset.layout == "kitti" else label_ids
+    return {frame: partial(picture, image) for frame, image in found.items()}
 
 
 def from_above(confidence: np.ndarray, file: Path, image: Path | None) -> np.ndarray:
     """Project a confidence map of ``image`` with the calibration file that belongs to it."""
     if image is None:
-        raise ConfigError(
-            f"{file}: a perspective map; --data-root is needed for its image and calibration file"
-        )
+        raise _perspective(file)
     height, width = read_size(image)
     if confidence.shape != (height, width):
         raise DataError(
@@ -123,6 +145,12 @@ def from_above(confidence: np.ndarray, file: Path, image: Path | None) -> np.nda
         )
     calibration = image.parent.parent / "calib" / f"{image.stem}.txt"
     return to_bev(confidence, read_calibration(calibration))
+
+
+def _perspective(file: Path) -> ConfigError:
+    return ConfigError(
+        f"{file}: a perspective map; --data-root is needed for its image and calibration file"
+    )
 
 
 def expected_sizes(
@@ -183,16 +211,17 @@ def main(argv=None) -> int:
                 print("\n".join(problems))
                 print(f"error: {SubmissionError(str(args.check), problems)}", file=sys.stderr)
                 return PROBLEMS
-        elif args.model:
-            pictures = model_pictures(
-                dataset, args.model, read_epoch(args.epoch), samples, args.gpus
-            )
-            write_archive(args.out, benchmark, pictures, threads=1)  # the network uses all cores
-        elif dataset.layout == "kitti":
-            write_archive(args.out, benchmark, road_pictures(dataset, args.predictions, samples))
         else:
-            pictures = label_pictures(dataset, args.predictions, args.values)
-            write_archive(args.out, benchmark, pictures)
+            found = find_files(dataset, args.predictions, samples)
+            check_frames(args.out, benchmark, found.keys())
+            if args.model:
+                pictures = model_pictures(dataset, found, args)
+            elif dataset.layout == "kitti":
+                pictures = road_pictures(dataset, found, samples)
+            else:
+                pictures = label_pictures(dataset, found, args.values)
+            threads = 1 if args.model else None  # the network uses all cores
+            write_archive(args.out, benchmark, pictures, threads)
     except SubmissionError as error:
         print("\n".join(error.problems))
         raise

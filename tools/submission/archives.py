@@ -10,7 +10,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from data_iter.errors import DataError
-from train.atomic import atomic_write
+from train.atomic import atomic_write, check_room
 
 from tools.shared.parallel import in_threads
-from tools.submission.benchmarks import Benchmark
+from tools.submission.benchmarks import Benchmark, name_all
 
 Reader = Callable[[], bytes]
+MEMBER_BYTES = 1024  # at most, beside a picture's own: headers, and a tar's filling up
 
 # What broken archives and members make zipfile, tarfile and Pillow raise; RuntimeError: a password
 # is needed, or an unknown compression; ValueError: a name that is no text.
@@ -40,6 +41,23 @@ class SubmissionError(DataError):
     def __init__(self, summary: str, problems: list[str]):
         super().__init__(f"{summary}: {len(problems)} problem{'s' * (len(problems) > 1)}")
         self.problems = problems
+
+
+def check_frames(out: Path, benchmark: Benchmark, frames: Collection[str]) -> None:
+    """Look at all names before the work.
+
+    Raises ``SubmissionError`` where pictures of these frames can be no submission, and
+    ``DataError`` where ``out`` has not the suffix of the benchmark's archives.
+    """
+    if out.suffix != benchmark.archive:
+        raise DataError(f"{out}: expected a name that ends in {benchmark.archive}")
+    members = {benchmark.member(frame): frame for frame in frames}
+    odd = {member for member in members if benchmark.frame(member) is None}
+    problems = name_all(f"not named like {benchmark.example}", odd)
+    named = {frame for member, frame in members.items() if member not in odd}
+    problems += benchmark.set_problems(named, set())
+    if problems:
+        raise SubmissionError(f"{out}: not written", problems)
 
 
 def write_archive(
@@ -63,13 +81,15 @@ def write_archive(
     ------
     SubmissionError
         The benchmark would not accept the archive; then there is none.
+    RunError
+        The disk has no room for it.
     """
-    if out.suffix != benchmark.archive:
-        raise DataError(f"{out}: expected a name that ends in {benchmark.archive}")
     frames = sorted(pictures)
     encoded = in_threads(
         lambda frame: benchmark.encode(pictures[frame]()), frames, "Encoding", threads
     )
+    room = sum(map(len, encoded)) + len(encoded) * MEMBER_BYTES
+    check_room(out, room, f"{len(encoded)} pictures take")
     with atomic_write(out) as temporary:
         add = _add_to_zip if benchmark.archive == ".zip" else _add_to_tar
         add(temporary, {benchmark.member(frame): png for frame, png in zip(frames, encoded)})
