@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import mxnet as mx
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from configs.errors import ConfigError
 from configs.loader import dump
@@ -52,16 +53,7 @@ def export(
     scores = graph.get_children()[0].get_children()[0]  # below softmax and reshape: (N, C, h, w)
     shape = (batch or 1, 3, *(hw or (8 * side, 8 * side)))
     free = (batch or "batch", 3, *(hw or ("height", "width")))
-    used = {name: params[name] for name in scores.list_arguments() if name != "data"}
-    with tempfile.TemporaryDirectory() as folder:
-        body = str(Path(folder) / "body.onnx")
-        mx.onnx.export_model(
-            scores, used, [shape], np.float32, body, dynamic=True, dynamic_input_shapes=[free]
-        )
-        model = onnx.load(body)
-    inputs = [i for i in model.graph.input if i.name == "data"]
-    del model.graph.input[:]  # MXNet lists every parameter too, which forbids optimising them
-    model.graph.input.extend(inputs)
+    model = _convert(scores, params, shape, free)
     _add_tail(model, run, free, pixels)
     mean = ",".join(map(str, network.mean_rgb))
     names = ",".join(row.name for row in run.dataset.train_classes)
@@ -71,6 +63,34 @@ def export(
         whole[LONG_SIDE] = str(run.long_side)
     helper.set_model_props(model, {**facts, **whole})
     onnx.save(model, str(file))
+
+
+def _convert(
+    scores: mx.sym.Symbol, params: Mapping[str, mx.nd.NDArray], shape: tuple, free: tuple
+) -> onnx.ModelProto:
+    """Let MXNet convert a graph, of inputs alone, and give it the parameters.
+
+    It would make a Python list of each parameter, eight times as large.
+    """
+    shapes = {
+        name: shape if name == "data" else params[name].shape for name in scores.list_inputs()
+    }
+    dynamic = [free if name == "data" else known for name, known in shapes.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        body = str(Path(folder) / "body.onnx")
+        mx.onnx.export_model(
+            scores, {}, list(shapes.values()), np.float32, body, dynamic=True,
+            dynamic_input_shapes=dynamic,
+        )  # fmt: skip
+        model = onnx.load(body)
+    inputs = [i for i in model.graph.input if i.name == "data"]
+    del model.graph.input[:]  # a parameter that is an input is not optimised
+    model.graph.input.extend(inputs)
+    for name in shapes:
+        if name == "data":
+            continue
+        model.graph.initializer.append(numpy_helper.from_array(params[name].asnumpy(), name))
+    return model
 
 
 def read_description(file: Path) -> Description:
@@ -121,7 +141,7 @@ def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) 
         softmax = helper.make_node("Softmax", [name], ["probabilities"], "softmax", axis=1)
         if cell > 1:  # position p / cell, ends repeated, as train.segmenter.upsample
             factors = np.array([1, 1, cell, cell], np.float32)
-            graph.initializer.append(onnx.numpy_helper.from_array(factors, "cell_factors"))
+            graph.initializer.append(numpy_helper.from_array(factors, "cell_factors"))
             resize = helper.make_node(
                 "Resize",
                 [name, "", "cell_factors"],
@@ -142,7 +162,7 @@ def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) 
         output = ("probabilities", (free[0], classes, *free[2:]))
     else:
         shape = np.array([0, classes, -1], np.int64)
-        graph.initializer.append(onnx.numpy_helper.from_array(shape, "cells_shape"))
+        graph.initializer.append(numpy_helper.from_array(shape, "cells_shape"))
         graph.node.append(helper.make_node("Reshape", [name, "cells_shape"], ["scores"], "scores"))
         graph.node.append(helper.make_node("Softmax", ["scores"], ["seg_loss"], "softmax", axis=1))
         output = ("seg_loss", (free[0], classes, "cells"))
