@@ -62,13 +62,14 @@ def main(argv=None) -> int:
         return 0
     title, stages, printed = read_stages(options.schedule, options.config, options.depth)
     check_drawable(stages)
+    if options.out:  # before a reader of the output can leave
+        with atomic_write(options.out) as temporary:
+            picture(stages).save(temporary, format="PNG")
     console.print(f"{title}: {sum(map(len, stages.values()))} dilated 3x3 convolutions")
     for table in (groups_table(stages), stacks_table(stages)):
         console.print(table)
     console.print(increase_line(stages, printed), soft_wrap=True)
     if options.out:
-        with atomic_write(options.out) as temporary:
-            picture(stages).save(temporary, format="PNG")
         console.print(f"saved {options.out}")
     return 0
 

@@ -56,6 +56,9 @@ def main(argv=None) -> int:
     for row in importlib.import_module(f"tools.bench.{args.subject}").rows(**options):
         rows.append({**row, "processor": processor()})
         print(f"{row['name']}: {row['value']:.4g} {row['unit']}", file=sys.stderr, flush=True)
+    if args.json:  # before a reader of the output can leave
+        with atomic_write(args.json) as file:
+            file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     console = Console(markup=False)
     if not console.is_terminal:
         console.width = WIDTH
@@ -67,9 +70,6 @@ def main(argv=None) -> int:
             str(row["runs"]),
         )  # fmt: skip
     console.print(table)
-    if args.json:
-        with atomic_write(args.json) as file:
-            file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

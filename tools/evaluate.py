@@ -207,7 +207,6 @@ def main(argv=None) -> int:
         result = score_epochs(args, console)
     elif args.model:
         result = score_model(args, read_epoch(args.epoch))
-        print_scores(result, console)
     else:
         result = score_folder(
             load_dataset(args.dataset),
@@ -216,10 +215,11 @@ def main(argv=None) -> int:
             read_frames(args.names, args.ground_truth),
             args.values,
         )
-        print_scores(result, console)
-    if args.json:
+    if args.json:  # before a reader of the output can leave
         with atomic_write(args.json) as temporary:
             temporary.write_text(json.dumps(result), encoding="utf-8")
+    if isinstance(result, dict):
+        print_scores(result, console)
     return 0
 
 

@@ -31,7 +31,6 @@ import jinja2
 import numpy as np
 
 from configs.datasets import load_dataset
-from tools.reporting.curves import draw_curves
 from tools.reporting.runs import SCORES, compare, write_csv
 from tools.shared.parallel import in_threads
 from tools.shared.pictures import colours, data_uri, error_map, shrink
@@ -169,6 +168,9 @@ def _page(args: argparse.Namespace) -> int:
 
 
 def _curves(args: argparse.Namespace) -> int:
+    # Importing matplotlib fails where no temporary folder can be written; the rest does without.
+    from tools.reporting.curves import draw_curves
+
     draw_curves(args.runs, args.out)
     print(f"{args.out}: {len(args.runs)} run{'s' if len(args.runs) > 1 else ''}")
     return 0
@@ -176,14 +178,14 @@ def _curves(args: argparse.Namespace) -> int:
 
 def _runs(args: argparse.Namespace) -> int:
     rows = compare(args.runs)
+    if args.csv:  # before a reader of the output can leave
+        write_csv(args.csv, rows)
     for row in rows:
         for column, value in row.items():
             if column in SCORES and isinstance(value, float):
                 value = f"{100 * value:.2f} %" if "mIoU" in column else f"{value:.2f}"
             print(f"{column:<24} {'-' if value is None else value}")
         print()
-    if args.csv:
-        write_csv(args.csv, rows)
     return 0
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # draws without a screen
-
-import matplotlib.pyplot as plt
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from train.atomic import atomic_write
-from train.run_dir import RunDir
+from train.errors import RunError
+from train.run_dir import LOG, RunDir
 
 DPI = 110
+KEYS = ("loss", "lr", "train_miou", "val_miou")  # of a record, that are drawn
+UNITS = {"train_miou": 100, "val_miou": 100}  # people read them in percent
+Curve = tuple[array, array]  # iterations and values
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
@@ -33,14 +36,15 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     RunError
         A folder has no log, or a log cannot be read.
     """
-    figure, (loss, rate, score) = plt.subplots(3, 1, figsize=(9, 11), sharex=True)
-    for color, run in zip(_colors(), runs):
-        records = RunDir(run).read_log()
-        _line(loss, records, "loss", color=color, label=run.name)
-        _line(rate, records, "lr", color=color, label=run.name)
-        _line(score, records, "train_miou", 100, color=color, alpha=0.5, linestyle=":")
-        style = {"marker": "o", "markersize": 3}
-        _line(score, records, "val_miou", 100, color=color, label=run.name, **style)
+    figure = Figure(figsize=(9, 11))  # needs no screen
+    loss, rate, score = figure.subplots(3, 1, sharex=True)
+    colors = itertools.cycle(rcParams["axes.prop_cycle"].by_key()["color"])
+    for color, run in zip(colors, runs):
+        curves = read_curves(run)
+        _line(loss, curves["loss"], color=color, label=run.name)
+        _line(rate, curves["lr"], color=color, label=run.name)
+        _line(score, curves["train_miou"], color=color, alpha=0.5, linestyle=":")
+        _line(score, curves["val_miou"], color=color, label=run.name, marker="o", markersize=3)
     loss.set_ylabel("loss")
     loss.set_yscale("log")
     rate.set_ylabel("learning rate")
@@ -50,21 +54,28 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
         axes.grid(alpha=0.3)
     loss.legend()
     figure.tight_layout()
-    try:
-        with atomic_write(out) as temporary:
-            figure.savefig(temporary, dpi=DPI, format="png")
-    finally:
-        plt.close(figure)
+    with atomic_write(out) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")
 
 
-def _line(
-    axes: plt.Axes, records: list[dict[str, Any]], key: str, unit: float = 1, **style: Any
-) -> None:
-    points = [(r["iteration"], unit * r[key]) for r in records if r.get(key) is not None]
-    if points:
-        axes.plot(*zip(*points), **style)
+def read_curves(run: Path) -> dict[str, Curve]:
+    """Read the curve of each of `KEYS` from a run's log, 16 bytes a point."""
+    curves: dict[str, Curve] = {key: (array("d"), array("d")) for key in KEYS}
+    file = run / LOG
+    record = None
+    for number, record in enumerate(RunDir(run).records(), start=1):
+        try:
+            for key, (iterations, values) in curves.items():
+                if record.get(key) is not None:
+                    values.append(UNITS.get(key, 1) * record[key])
+                    iterations.append(record["iteration"])
+        except (TypeError, OverflowError):
+            raise RunError(f"{file}: line {number}: {key}: expected a number") from None
+    if record is None:
+        raise RunError(f"{file}: it is empty; nothing was logged yet")
+    return curves
 
 
-def _colors():
-    while True:
-        yield from plt.rcParams["axes.prop_cycle"].by_key()["color"]
+def _line(axes: Axes, curve: Curve, **style: object) -> None:
+    if curve[0]:
+        axes.plot(*curve, **style)
