@@ -221,7 +221,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
         stderr=subprocess.PIPE,
     )
     deadline = time.time() + 60
-    while not list(tmp_path.glob(".toy-*/whole/leftImg8bit/train/*/*.png")):
+    while not list(tmp_path.glob(".toy-*/*/leftImg8bit/train/*/*.png")):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)

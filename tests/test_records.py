@@ -22,6 +22,7 @@ from data_iter.records import RecordFrames, Shard, encode_frame, read_manifest, 
 from data_iter.segmentation_iter import SegmentationIter
 from tools.dataset import packing
 from tools.dataset.packing import pack
+from train import RunError, atomic
 
 HW = (301, 467)  # no multiple of a tile
 PROJECT = Path(__file__).resolve().parents[1]
@@ -248,6 +249,18 @@ def test_a_full_disk_leaves_no_short_shard(data, tmp_path, missing):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_damaged_record_of_an_earlier_pack_is_named(data, tmp_path):
+    """Packing again without a word would hide that the disk loses content."""
+    prepare(data, tmp_path)
+    (tmp_path / "train.frames.json").unlink()
+    progress = tmp_path / ".train-0000.json"
+    progress.write_text('{"sett')
+    with pytest.raises(DataError, match=r"\.train-0000\.json: damaged .* remove it"):
+        prepare(data, tmp_path)
+    progress.unlink()
+    assert prepare(data, tmp_path) == 5
+
+
 def test_an_unpacked_split_is_an_error_that_lists_the_packed_ones(data, tmp_path):
     prepare(data, tmp_path)
     with pytest.raises(DataError, match="split 'val' is not packed in it; found train"):
@@ -262,8 +275,10 @@ def test_a_second_pack_does_nothing_and_other_settings_are_refused(data, tmp_pat
 
 
 def test_too_little_room_is_said_before_anything_is_written(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
-    with pytest.raises(DataError, match=r"takes about 0\.0 GB, and 0\.0 GB are free"):
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+    with pytest.raises(
+        RunError, match=r"5 frames takes about \d\.\d MB of disk space, and 1\.0 MB are free"
+    ):
         prepare(data, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -45,7 +45,7 @@ from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_
 from tools.shared.parallel import in_processes
 from tools.shared.pairs import find_pairs, read_frames
 from train.errors import RunError
-from train.atomic import atomic_write
+from train.atomic import atomic_write, check_room
 from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
 from train.machine import PROJECT
 
@@ -205,6 +205,9 @@ def main(argv=None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(args.out / "search.jsonl", tasks, dataset)
     todo = [task for task in tasks if journal.key(task) not in journal.done]
+    # A line of the journal has a digit and two signs a number, at least.
+    least = len(todo) * 3 * dataset.num_classes**2
+    check_room(args.out, least, f"{len(todo)} results take at least")
     jobs = args.jobs or affordable_jobs([task.frame.image for task in tasks], dataset.num_classes)
     for task, confusion in in_processes(
         partial(score_task, dataset=dataset), todo, "searching", jobs

@@ -35,8 +35,9 @@ from tools.inference.images import find_images
 from tools.inference.onnx import difference, export
 from tools.inference.run import read_run
 from tools.shared.options import add_model, parse_hw, read_epoch
-from train.atomic import atomic_write
+from train.atomic import atomic_write, check_room
 from train.errors import RunError
+from train.params import array_bytes
 
 TOLERANCE = 1e-4  # of a probability, ONNX Runtime against MXNet
 COMPARED = 3  # images
@@ -69,6 +70,7 @@ def main(argv=None) -> int:
     if args.images:
         images = [read_image(path) for path in find_images(args.images, args.out)[0][:COMPARED]]
     run = read_run(args.model, read_epoch(args.epoch))
+    check_room(args.out, array_bytes(run.arg_params), "the network takes about")
     with atomic_write(args.out) as temporary:
         export(run, temporary, args.batch, hw, args.pixels)
         onnx.checker.check_model(str(temporary), full_check=True)

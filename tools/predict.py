@@ -49,7 +49,14 @@ from data_iter.image_files import exif_orientation, read_image, read_size
 from data_iter.listing import shortened
 from tools.inference.averaging import TILE_STEP
 from tools.inference.backends import BACKENDS, fastest_backend
-from tools.inference.images import Refine, is_predicted, overlapped, segment, write_result
+from tools.inference.images import (
+    Refine,
+    check_maps_fit,
+    is_predicted,
+    overlapped,
+    segment,
+    write_result,
+)
 from tools.inference.predictor import Predictor, load
 from tools.inference.sources import Sources, find_sources
 from tools.inference.video import Film, segment_film
@@ -254,6 +261,8 @@ def main(argv=None) -> int:
         if args.on_bad == "stop":
             print_turned(images)
             print_resizing(images, network)
+        if args.save_probabilities:
+            check_maps_fit(images, network, args.out)
         bad = segment_images(images, network, args, console)
     for video in videos:
         segment_video(video, network, args, console)

@@ -86,8 +86,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Path
         A place for a folder of the same name, beside the final one. The block makes it.
     """
-    names = {"suffix": PART, "prefix": f".{path.name[:SHOWN]}-"}
-    with _parents_made(path), tempfile.TemporaryDirectory(**names, dir=path.parent) as folder:
+    prefix = f".{path.name[:SHOWN]}-"
+    with _parents_made(path), tempfile.TemporaryDirectory(PART, prefix, path.parent) as folder:
         handle = os.open(folder, os.O_RDONLY)
         try:
             _mark_alive(handle)

@@ -19,9 +19,9 @@ from typing import Any
 
 from data_iter.sealed import seal, unseal
 
-from .atomic import atomic_write, digest
+from .atomic import atomic_write, check_room, digest
 from .errors import RunError
-from .params import Params, read_arrays, save_arrays
+from .params import Params, array_bytes, read_arrays, save_arrays
 
 log = logging.getLogger("train")
 MANIFEST = "checkpoints.json"
@@ -77,6 +77,15 @@ class Progress:
         if self.batch not in (0, self.batches):
             return f"{ITERATION}{self.iteration:07d}"
         return f"{EPOCH}{self.epoch + (self.batch > 0):04d}"
+
+
+def check_first(folder: Path, params: tuple[Params, Params]) -> None:
+    """Raise ``RunError`` where the disk has no room for two checkpoints.
+
+    The one before goes when the next is whole. Each has the parameters and, as large, the momentum.
+    """
+    needed = 4 * sum(map(array_bytes, params))
+    check_room(folder, needed, "two checkpoints, as many as there are at a time, take about")
 
 
 def begin(folder: Path) -> None:

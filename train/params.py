@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
-from .atomic import atomic_write, digest
+from .atomic import atomic_write, check_room, digest
 from .errors import RunError, reason
 
 Params = dict[str, mx.nd.NDArray]
@@ -46,6 +47,7 @@ def save_arrays(path: Path, arrays: Params) -> dict[str, Any]:
     RunError
         It could not be written whole; what was there before stays.
     """
+    check_room(path, array_bytes(arrays), "what was saved before is unharmed; this takes")
     with atomic_write(path) as temporary:
         try:
             mx.nd.save(str(temporary), arrays)
@@ -58,6 +60,11 @@ def save_arrays(path: Path, arrays: Params) -> dict[str, Any]:
                 "the checkpoints before it are unharmed"
             )
         return {"bytes": temporary.stat().st_size, "sha256": digest(temporary)}
+
+
+def array_bytes(arrays: Params) -> int:
+    """Count the bytes of arrays."""
+    return sum(array.size * np.dtype(array.dtype).itemsize for array in arrays.values())
 
 
 def read_params(path: Path) -> tuple[Params, Params]:

@@ -104,6 +104,7 @@ def start(
             log.info("%s: %s", config.solver.source, _agreement(config, dataset, batches, params))
     progress = dataclasses.replace(progress, **here)
     if workers.rank == 0:
+        checkpoint.check_first(run.path, params)
         _note(config, dataset, batches, contexts, run, progress)
     learns_bn = progress.epoch < config.solver.learn_bn_epochs
     module = TrainingModule(

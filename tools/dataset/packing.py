@@ -7,7 +7,6 @@ recorded in ``.SPLIT-0000.json``. The manifest, written last, makes the split us
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +25,7 @@ from data_iter.records import (
     write_records,
 )
 from data_iter.sealed import seal, unseal
-from train.atomic import atomic_write, digest, locked, remove_leftovers
+from train.atomic import atomic_write, check_room, digest, locked, remove_leftovers
 from train.machine import allowed_cores
 
 FRAMES_PER_SHARD = 32
@@ -60,8 +59,10 @@ def pack(
     Raises
     ------
     DataError
-        A frame cannot be read, there is not enough room, or ``out`` holds another pack of the
-        split. What is whole stays, and the next call goes on from there.
+        A frame or the record of an earlier pack cannot be read, or ``out`` holds another pack of
+        the split. What is whole stays, and the next call goes on from there.
+    RunError
+        The disk has too little room.
     """
     settings = {"version": VERSION, "tile": TILE, "jpeg_quality": jpeg_quality}
     out.mkdir(parents=True, exist_ok=True)
@@ -117,8 +118,10 @@ def _is_whole(out: Path, shard: dict[str, Any], settings: dict[str, Any]) -> boo
         return False
     try:
         record = unseal(file.read_text(encoding="utf-8"))
-    except ValueError:  # cut by a crash; the shard is packed again
-        return False
+    except ValueError as error:  # no crash cuts it: it was written in one step
+        raise DataError(
+            f"{file}: damaged ({error}): remove it, and its shard is packed again"
+        ) from None
     return (
         record["settings"] == settings
         and record["shard"]["sources"] == shard["sources"]
@@ -145,12 +148,7 @@ def _check_room(
     probes = numbers[:: -(-len(numbers) // PROBES)] if numbers else []
     sizes = [sum(map(len, encode_frame(*frames.read(number), jpeg_quality))) for number in probes]
     needed = int(SPARE_ROOM * len(numbers) * sum(sizes) / max(len(sizes), 1))
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise DataError(
-            f"{out}: packing {len(numbers)} frames takes about {needed / 2**30:.1f} GB, "
-            f"and {free / 2**30:.1f} GB are free"
-        )
+    check_room(out, needed, f"packing {len(numbers)} frames takes about")
 
 
 def _write_shard(

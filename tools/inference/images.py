@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
 from tools.inference.predictor import Predictor
 from tools.shared.pictures import add_legend, colours, overlay
-from tools.shared.probabilities import quantise, write_probabilities
-from train.atomic import atomic_write
+from tools.shared.probabilities import pack, quantise, write_probabilities
+from train.atomic import atomic_write, check_room, free_room
 from train.segmenter import most_probable
 
 JPEG_QUALITY = 90
 JPEG_SIDE = 65500  # pixels at most
+BYTES = 2  # a class and pixel, before a probability map is packed
+SPARE_ROOM = 1.1  # the estimate of the size comes from one image
 
 Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
 Refine = Callable[[np.ndarray, np.ndarray], Future]
@@ -68,6 +71,32 @@ def check_names(sources: Iterable[Path], out: Path) -> None:
             raise DataError(f"{other} and {source} would both be predicted as {source.stem}.png")
         if (out / f"{source.stem}.png").resolve() == source.resolve():
             raise DataError(f"{source}: its prediction would replace it; choose another --out")
+
+
+def check_maps_fit(images: Sequence[Path], network: Predictor, out: Path) -> None:
+    """Raise ``RunError`` where the probability maps of ``images`` would fill the disk.
+
+    Where they might not fit one is computed, and its packed size stands for all.
+    """
+    pixels = {image: count for image in images if (count := _pixels(image))}
+    classes, total = network.dataset.num_classes, sum(pixels.values())
+    if BYTES * classes * total <= free_room(out):
+        return
+    for image, count in pixels.items():
+        try:
+            size = len(pack(network.probabilities(image)))
+        except DataError:  # its turn comes
+            continue
+        what = f"the probability maps of {len(pixels)} images take about"
+        check_room(out, int(SPARE_ROOM * size * total / count), what)
+        return
+
+
+def _pixels(image: Path) -> int:
+    try:
+        return math.prod(read_size(image))
+    except DataError:
+        return 0
 
 
 def is_predicted(image: Path, prediction: Path) -> bool:

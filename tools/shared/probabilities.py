@@ -1,8 +1,9 @@
 """Probability maps on disk: what ``predict.py`` saves and CRF, search and submissions read.
 
 ``NAME.npz`` holds one array, ``probabilities``, (L, H, W) uint16, class by class in train-id order:
-the probability times 65535, rounded, so each value is exact to 1 / 131070 (7.7e-6). zlib packs a
-2048x1024 frame with 19 classes, 80 MB, to 50 MB at worst and far less where the network is sure.
+the probability times 65535, rounded, so each value is exact to 1 / 131070 (7.7e-6). A 2048x1024
+frame with 19 classes is 80 MB; zlib packs it to 70 MB where the network is unsure, and far smaller
+where it is sure.
 """
 
 from __future__ import annotations
@@ -40,14 +41,20 @@ def quantise(probabilities: np.ndarray) -> np.ndarray:
     return quantised
 
 
-def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
-    """Write (L, H, W), floats of 0..1 or quantised; the file is there only when whole."""
+def pack(probabilities: np.ndarray) -> memoryview:
+    """Return the file of (L, H, W), floats of 0..1 or quantised."""
     if probabilities.dtype != np.uint16:
         probabilities = quantise(probabilities)
     packed = io.BytesIO()  # in memory: on a full disk the archive's own clean-up fails too
     np.savez_compressed(packed, probabilities=probabilities)
+    return packed.getbuffer()
+
+
+def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    """Write a map; see :func:`pack`. The file is there only when whole."""
+    packed = pack(probabilities)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(packed.getbuffer())
+        temporary.write_bytes(packed)
 
 
 def read_probabilities(path: Path) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,7 +49,8 @@ def count_updates(config: Config, data_root: Path) -> int:
     data, dataset = config.data, load_dataset(config.data.dataset)
     frames = find_samples(dataset.layout, data_root, data.train_split, dataset.home)
     recipe = (data.patch_hw, data.patch_stride, data.patch_jitter)
-    patches = sum(len(plan(data.patches, read_size(frame.image), *recipe)) for frame in frames)
+    sizes = Counter(read_size(frame.image) for frame in frames)  # each one's plan is made once
+    patches = sum(count * len(plan(data.patches, hw, *recipe)) for hw, count in sizes.items())
     return patches // config.solver.batch_size * config.solver.epochs
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,12 @@ from rich.console import Console
 from rich.progress import track
 
 from data_iter.errors import DataError
+from train.atomic import atomic_folder, check_room
+
 from tools.toy.layouts import WRITERS, split_sizes
 
 MARKER = "toy_data.json"  # the file with the settings of a folder
+SPARE_ROOM = 1.1  # the estimate of the size comes from one frame
 
 
 def make(out: Path, settings: dict) -> bool:
@@ -34,34 +38,40 @@ def make(out: Path, settings: dict) -> bool:
     if out.is_dir() and any(out.iterdir()):
         held = "toy data made with other settings" if marker.is_file() else "something else"
         raise DataError(f"{out}: holds {held}; remove it or give another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        whole = Path(temporary) / "whole"
-        files = WRITERS[settings["layout"]](
-            settings["frames"], settings["seed"], tuple(settings["hw"])
-        )
-        total = sum(split_sizes(settings["layout"], settings["frames"]).values())
+    frames = WRITERS[settings["layout"]](
+        settings["frames"], settings["seed"], tuple(settings["hw"])
+    )
+    total = sum(split_sizes(settings["layout"], settings["frames"]).values())
+    first = next(frames)
+    size = sum(len(encode(name, content)) for name, content in first.items())
+    check_room(out, int(SPARE_ROOM * total * size), f"{total} frames take about")
+    with atomic_folder(out) as whole:
         console = Console(stderr=True, markup=False)
         quiet = not console.is_terminal
+        files = itertools.chain([first], frames)
         progress = track(files, "Drawing", total, console=console, transient=True, disable=quiet)
         for frame_files in progress:
             for name, content in frame_files.items():
                 write(whole / name, content)
         (whole / MARKER).write_text(json.dumps(settings), encoding="utf-8")
-        whole.rename(out)
     return True
 
 
 def write(path: Path, content: str | np.ndarray | Image.Image) -> None:
-    """Write a text, an array as the image format that ``path`` names, or a palette image."""
+    """Write what :func:`encode` makes of a content; texts go to the end of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:  # lists grow by one line per frame
+        file.write(encode(path.name, content))
+
+
+def encode(name: str, content: str | np.ndarray | Image.Image) -> bytes:
+    """Encode a text, an array in the image format of ``name``, or a palette image."""
     if isinstance(content, str):
-        with path.open("a", encoding="utf-8") as file:  # lists grow by one line per frame
-            file.write(content)
-    elif isinstance(content, Image.Image):
-        content.save(path)
-    else:
-        bgr = content[..., ::-1] if content.ndim == 3 else content
-        # Encoded in memory: libpng would print its own messages when the disk is full.
-        encoded = cv2.imencode(path.suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        path.write_bytes(encoded.tobytes())
+        return content.encode()
+    if isinstance(content, Image.Image):
+        encoded = io.BytesIO()
+        content.save(encoded, "PNG")
+        return encoded.getvalue()
+    bgr = content[..., ::-1] if content.ndim == 3 else content
+    # Encoded in memory: libpng would print its own messages when the disk is full.
+    return cv2.imencode(Path(name).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
