@@ -55,17 +55,16 @@ def find_samples(
     DataError
         Where the folder, the split, an image's label or every image is missing.
     """
-    if layout not in LAYOUTS:
-        raise DataError(f"layout '{layout}': expected one of {', '.join(LAYOUTS)}")
-    home = home or f"Expected in it: {LAYOUTS[layout].expected}"
+    known = layout_of(layout)
+    home = home or f"Expected in it: {known.expected}"
     if not root.is_dir():
         raise DataError(f"{root}: no such data folder. {home}")
     samples = []
     for part in split.split("+"):
-        found = _from_list(root, part) if is_list(part) else LAYOUTS[layout].find(root, part)
+        found = _from_list(root, part) if is_list(part) else known.find(root, part)
         if not found:
             hint = ""
-            if layout == "kitti" and part == "val" and LAYOUTS[layout].find(root, "train"):
+            if layout == "kitti" and part == "val" and known.find(root, "train"):
                 hint = f" (one frame in {KITTI_VAL_SHARE} of each category, and there are fewer)"
             raise DataError(f"{root}: found no images of split '{part}' in it{hint}. {home}")
         samples += found
@@ -74,6 +73,13 @@ def find_samples(
             if missing := without_label(sample):
                 raise DataError(missing)
     return sorted(samples, key=lambda sample: sample.name)
+
+
+def layout_of(name: str) -> Layout:
+    """Return a layout by its name; ``DataError`` where there is none of it."""
+    if name not in LAYOUTS:
+        raise DataError(f"layout '{name}': expected one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
 
 
 def without_label(sample: Sample) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .errors import DataError
 from .image_files import read_bytes
+from .listing import IMAGE_SUFFIXES
 
 SUFFIXES = (".txt", ".tsv", ".lst", ".csv")
 
@@ -60,20 +61,24 @@ def read_names(path: Path) -> list[str]:
     Raises
     ------
     DataError
-        As :func:`read_lines`; a line is a path or has a second column; there is no name.
+        As :func:`read_lines`; a line is a path, a file name, a name of before, or has a second
+        column; there is no name.
     """
-    names = []
+    names: dict[str, int] = {}
     for number, text in read_lines(path):
         name = text.strip()
-        if "/" in name or "\\" in name or "\t" in name or len(name.split()) > 1:
+        is_file = name.lower().endswith(IMAGE_SUFFIXES)
+        if is_file or "/" in name or "\\" in name or "\t" in name or len(name.split()) > 1:
             raise DataError(
                 f"{path}: line {number}: expected the name of one frame without folder and "
                 f"suffix, found {text[:80]!r}"
             )
-        names.append(name)
+        if name in names:
+            raise DataError(f"{path}: line {number}: {name} is in line {names[name]} already")
+        names[name] = number
     if not names:
         raise DataError(f"{path}: an empty list")
-    return names
+    return list(names)
 
 
 def read_pairs(root: Path, path: Path) -> list[Listed]:

@@ -44,8 +44,6 @@ def main(argv=None) -> int:
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed}: expected at least 0")
     images = find_images(args.images, args.out)[0]
-    for kind in CORRUPTIONS:
-        (args.out / kind).mkdir(parents=True, exist_ok=True)
 
     def damage(file: Path) -> None:
         image = read_bgr(file)

@@ -23,6 +23,7 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from tools.inference.dense_crf import affordable_jobs, find_frames, refine_frame
 from tools.shared.parallel import in_processes
+from train.atomic import new_folder
 from train.machine import PROJECT
 
 BASE = PROJECT / "configs" / "base.cfg"
@@ -46,7 +47,6 @@ def main(argv=None) -> int:
     crf = load_config(args.config, args.set).crf
     dataset = load_dataset(args.dataset)
     frames = find_frames(args.images, args.probabilities, dataset)
-    args.out.mkdir(parents=True, exist_ok=True)
     targets = {frame: args.out / f"{frame.name}.png" for frame in frames}
     todo = [frame for frame in frames if not (args.resume and targets[frame].is_file())]
     # Not above: the worker processes import this file, and each would load MXNet.
@@ -55,8 +55,9 @@ def main(argv=None) -> int:
     if todo:
         jobs = args.jobs or affordable_jobs([frame.image for frame in todo], dataset.num_classes)
         refine = partial(refine_frame, crf=crf)
-        for frame, labels in in_processes(refine, todo, "refining", jobs):
-            write_labels(targets[frame], labels, dataset)
+        with new_folder(args.out):
+            for frame, labels in in_processes(refine, todo, "refining", jobs):
+                write_labels(targets[frame], labels, dataset)
     skipped = f", {len(frames) - len(todo)} were there already" if args.resume else ""
     print(f"{len(todo)} refined{skipped}, in {args.out}")
     return 0

@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 
 from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
-from data_iter.datasets import LAYOUTS
+from data_iter.datasets import layout_of
 from data_iter.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
@@ -135,7 +135,7 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
         row = [] if one is not None else [(image, True)]
         if args.ground_truth:
             path = find(args.ground_truth, frame, LABEL_SUFFIXES, dataset)
-            truth = LAYOUTS[dataset.layout].read_label(path)
+            truth = layout_of(dataset.layout).read_label(path)
             row.append((colours(to_train_ids(truth, dataset.label_lut, path), dataset), False))
         for prediction in labels:
             if prediction.shape != image.shape[:2]:

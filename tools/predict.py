@@ -62,6 +62,7 @@ from tools.inference.sources import Sources, find_sources
 from tools.inference.video import Film, segment_film
 from tools.shared.options import add_model, numbers, parse_hw, read_epoch
 from tools.shared.parallel import processes
+from train.atomic import new_folder
 from train.command import PROBLEMS
 
 
@@ -232,6 +233,12 @@ def segment_video(
 @command
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
+    with new_folder(args.out):
+        return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code."""
     scales = numbers("--scales", args.scales, "float")
     tile_hw, long_side = parse_hw("--tile", args.tile), read_long_side(args.long_side)
     epoch = read_epoch(args.epoch)
@@ -247,7 +254,6 @@ def main(argv=None) -> int:
         args.model, epoch=epoch, backend=backend, context=context,
         scales=scales, flip=args.flip, tile_hw=tile_hw, overlap=args.overlap, long_side=long_side,
     )  # fmt: skip
-    args.out.mkdir(parents=True, exist_ok=True)
     averager = network.averager
     if not averager.exact:
         print(

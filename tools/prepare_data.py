@@ -29,7 +29,7 @@ from rich.table import Table
 
 from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
-from data_iter.datasets import LAYOUTS, find_samples
+from data_iter.datasets import find_samples, layout_of
 from data_iter.errors import DataError
 from data_iter.frames import FileFrames
 from data_iter.listing import SHOWN, shortened
@@ -103,9 +103,10 @@ def _check(args: argparse.Namespace) -> int:
         if len(lines) > SHOWN_PROBLEMS:
             print(f"... and {len(lines) - SHOWN_PROBLEMS} more lines")
     if problems:
-        print(f"{len(problems)} problems")
+        print(f"{len(problems)} problem{'s' * (len(problems) > 1)}")
     elif notes:
-        print(f"no file is wrong by itself; look at the {len(notes)} lines above")
+        lines = "line" if len(notes) == 1 else f"{len(notes)} lines"
+        print(f"no file is wrong by itself; look at the {lines} above")
     else:
         print("nothing is wrong")
     return PROBLEMS if problems else 0
@@ -135,7 +136,7 @@ def _pack(args: argparse.Namespace) -> int:
     splits = args.split or [split for split in _splits(args, spec) if split != "test"]
     for split in "+".join(splits).split("+"):  # each by itself, to be joined in data.train_split
         samples = find_samples(spec.layout, args.data_root, split, spec.home)
-        frames = FileFrames(samples, LAYOUTS[spec.layout].read_label)
+        frames = FileFrames(samples, layout_of(spec.layout).read_label)
         with _progress(f"Packing {split}") as start:
             new = pack(samples, frames, args.out, split, args.jpeg, start(len(samples)))
         print(f"{args.out}: {split}: {len(samples)} frames, {new} of them packed now")
@@ -164,7 +165,7 @@ def _coco(args: argparse.Namespace) -> int:
 
 
 def _splits(args: argparse.Namespace, spec: DatasetSpec) -> list[str]:
-    home = spec.home or f"Expected in it: {LAYOUTS[spec.layout].expected}"
+    home = spec.home or f"Expected in it: {layout_of(spec.layout).expected}"
     if not args.data_root.is_dir():
         raise DataError(f"{args.data_root}: no such data folder. {home}")
     splits = args.split or present_splits(spec, args.data_root)

@@ -51,7 +51,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     prefix = f".{path.stem[:SHOWN]}-"
     suffix = PART + (path.suffix if len(path.suffix) <= SHOWN else "")
     temporary, handle = None, -1
-    with _parents_made(path):
+    with new_folder(path.parent):
         try:
             handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
             temporary = Path(name)
@@ -87,7 +87,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         A place for a folder of the same name, beside the final one. The block makes it.
     """
     prefix = f".{path.name[:SHOWN]}-"
-    with _parents_made(path), tempfile.TemporaryDirectory(PART, prefix, path.parent) as folder:
+    with new_folder(path.parent), tempfile.TemporaryDirectory(PART, prefix, path.parent) as folder:
         handle = os.open(folder, os.O_RDONLY)
         try:
             _mark_alive(handle)
@@ -99,14 +99,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _parents_made(path: Path) -> Iterator[None]:
-    """Make a result's missing parents, remove leftovers; take the parents back where it fails."""
-    made = [folder for folder in path.parents if not folder.exists()]  # the deepest first
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder of results where it is missing, and remove leftovers from it.
+
+    Where the block fails, this folder and its parents go again, unless something lies in them or
+    they were there before.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]  # the deepest first
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path.parent)) from None
-    _clear_once(path.parent)
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path)) from None
+    _clear_once(path)
     try:
         yield
     except BaseException:

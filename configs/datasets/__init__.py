@@ -268,6 +268,10 @@ def _check(spec: DatasetSpec) -> None:
                 )
             seen[value] = number
     for number, row in enumerate(spec.classes, start=1):
+        if not row.name.strip() or not row.name.isprintable():
+            raise ConfigError(
+                f"classes, row {number}: name: expected a word or more, found {row.name!r}"
+            )
         if not 0 <= row.id <= 255:
             raise ConfigError(f"classes, row {number}: id: counts up to {row.id}, expected 0..255")
         if row.id == spec.ignore_id != row.train_id:

@@ -88,6 +88,7 @@ def check_split(
     report = Report(split, images=len(samples))
     frames = FileFrames(samples, LAYOUTS[spec.layout].read_label)
     advance = start(len(samples))
+    sound: list[Looks] = []  # frames with nothing wrong
     with ThreadPoolExecutor(allowed_cores()) as pool:
         found = pool.map(
             lambda n: _look(frames, n, samples[n], spec, labelled), range(len(samples))
@@ -100,6 +101,7 @@ def check_split(
                 report.labels += labelled
                 report.counts += looks.counts
                 report.frames.append(looks)
+                sound += [] if problem else [looks]
             report.problems += [problem] if problem else []
     if compare:
         report.official = OFFICIAL.get((spec.layout, split), ())
@@ -109,7 +111,7 @@ def check_split(
     _add_left_out(report, *left_out(spec.layout, root, split))
     report.notes += [
         f"{file}: its classes stand apart from the other frames': {cause}; look at it"
-        for file, cause in standing_apart(report.frames, spec)
+        for file, cause in standing_apart(sound, spec)
     ]
     return report
 
@@ -197,7 +199,8 @@ def _look(
         looks = look(sample.image, image, counts)
         return label.shape, looks, _wrong(sample, counts, spec)
     except DataError as error:
-        return None, None, Problem(str(error), sample.label if labelled else sample.image)
+        of_label = labelled and not str(error).startswith(str(sample.image))
+        return None, None, Problem(str(error), sample.label if of_label else sample.image)
 
 
 def _wrong(sample: Sample, counts: np.ndarray, spec: DatasetSpec) -> Problem | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
-from data_iter.image_files import check_regular
+from data_iter.image_files import read_bytes
+from tools.dataset.importers.regions import polygon_mask
 from train.atomic import atomic_write
 
 # COCO's names where they differ from VOC's.
@@ -25,6 +27,11 @@ VOC_NAMES = {
     "potted plant": "pottedplant",
     "couch": "sofa",
     "tv": "tvmonitor",
+}
+NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("id", "image_id", "category_id"),
+    "categories": ("id", "name"),
 }
 IGNORED = 255  # crowds, and pixels of several objects of different classes
 
@@ -77,16 +84,18 @@ def draw_labels(
     images = sorted({image for category in classes for image in coco.getImgIds(catIds=[category])})
     if not images:
         raise DataError(f"{file}: no image in it shows a class of VOC")
+    for image in coco.loadImgs(images):
+        if not (root / split / image["file_name"]).is_file():
+            source = root / split / image["file_name"]
+            raise DataError(f"{source}: no such image, but {file} has annotations of it")
     for kind in ("images", "labels"):
         (out / kind / split).mkdir(parents=True, exist_ok=True)
     advance = start(len(images))
     for image in coco.loadImgs(images):
         source = root / split / image["file_name"]
-        if not source.is_file():
-            raise DataError(f"{source}: no such image, but {file} has annotations of it")
         annotations = coco.loadAnns(coco.getAnnIds(image["id"], list(classes)))
         with atomic_write(out / "labels" / split / f"{source.stem}.png") as temporary:
-            label = draw_label(coco, image, annotations, classes)
+            label = draw_label(image, annotations, classes, file)
             temporary.write_bytes(cv2.imencode(".png", label)[1].tobytes())  # says why it can't
         link = out / "images" / split / source.name
         if not link.exists():
@@ -109,17 +118,21 @@ def _list_left_out(images: int, categories: list[str], without: list[str], file:
     return Drawn(images, categories, without, file)
 
 
-def draw_label(coco, image: dict, annotations: list[dict], classes: dict[int, int]) -> np.ndarray:
+def draw_label(
+    image: dict, annotations: list[dict], classes: dict[int, int], source: Path
+) -> np.ndarray:
     """Draw one image's instances as (H, W) uint8: a VOC class, 0 background, 255 ignored.
 
     Ignored are crowds, which COCO outlines roughly, and pixels that instances of different classes
     both claim, since COCO does not say which of them is in front.
     """
     label = np.zeros((image["height"], image["width"]), np.uint8)
-    for annotation in sorted(annotations, key=lambda a: a["iscrowd"]):
-        mask = coco.annToMask(annotation).astype(bool)
+    for annotation in sorted(annotations, key=lambda a: a.get("iscrowd", 0)):
+        mask = mask_of(annotation, label.shape, source)
+        if mask is None:
+            continue
         value = classes[annotation["category_id"]]
-        if annotation["iscrowd"]:
+        if annotation.get("iscrowd"):
             label[mask & (label == 0)] = IGNORED
         else:
             clash = mask & (label != 0) & (label != value)
@@ -128,16 +141,70 @@ def draw_label(coco, image: dict, annotations: list[dict], classes: dict[int, in
     return label
 
 
+def mask_of(annotation: dict, hw: tuple[int, int], source: Path) -> np.ndarray | None:
+    """Draw an annotation's segmentation as (H, W) bool; None where it encloses nothing.
+
+    Raises ``DataError`` that names the annotation of the file ``source`` where its polygons or run
+    lengths cannot be read, or are of another image size: pycocotools would leave memory as it is.
+    """
+    outline = annotation.get("segmentation")
+    try:
+        if not outline:
+            return None
+        if not isinstance(outline, dict):
+            if any(len(polygon) % 2 for polygon in outline):
+                raise ValueError("an odd number of coordinates")
+            return polygon_mask(outline, hw)
+        if tuple(outline["size"]) != hw:
+            raise ValueError(f"size {outline['size']}, expected {list(hw)} (height, width)")
+        counts = outline["counts"]
+        runs = counts if isinstance(counts, list) else run_lengths(counts)
+        if min(runs) < 0 or sum(runs) != hw[0] * hw[1]:
+            raise ValueError(f"run lengths of {sum(runs)} pixels, expected {hw[0] * hw[1]}")
+        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(hw, order="F")
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        number = annotation.get("id")
+        raise DataError(
+            f"{source}: annotation {number}: its segmentation cannot be read ({error})"
+        ) from None
+
+
+def run_lengths(counts: str | bytes) -> list[int]:
+    """Decode COCO's compressed run lengths (``rleFrString`` of its C code).
+
+    Five bits a character from ``0`` on, the sixth says that more follow, the highest of the last
+    five is the sign; from the fourth number on the difference to the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in counts.encode() if isinstance(counts, str) else counts:
+        bits = code - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"run lengths with the character {chr(code)!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
 def load_annotations(file: Path):
     """Read an annotation file as pycocotools' ``COCO``; ``DataError`` where it is none."""
-    check_regular(file)
     from pycocotools.coco import COCO
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            coco = COCO(str(file))
-            for part in ("images", "annotations", "categories"):
-                coco.dataset[part]
-            return coco
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        document = json.loads(read_bytes(file).decode("utf-8-sig"))
+        for part, keys in NEEDED.items():
+            for entry in document[part]:
+                missing = [key for key in keys if key not in entry]
+                if missing:
+                    raise ValueError(f"{part}: an entry without {missing[0]}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: not a COCO annotation file ({error})") from None
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        coco = COCO()
+        coco.dataset = document
+        coco.createIndex()
+    return coco

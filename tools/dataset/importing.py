@@ -67,6 +67,9 @@ def _checked(path: Path, source: Source) -> Source:
             f"{path}: found {len(source.images)} images and {len(source.classes)} classes in it"
             + (f" ({missing})" if missing else "")
         )
+    for name in source.classes:
+        if source.classes.count(name) > 1:
+            raise DataError(f"{path}: two classes have the name {name!r}")
     return source
 
 
@@ -145,6 +148,8 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists already and is not empty; name another --out")
+    if not unlabelled.strip():
+        raise ConfigError(f"--unlabelled {unlabelled!r}: expected 'ignore' or the name of a class")
     classes = list(source.classes)
     if unlabelled not in ("ignore", *classes):
         classes.insert(0, unlabelled)
@@ -153,7 +158,10 @@ def write(
     with atomic_folder(out) as new:
         new.mkdir()
         _write_table(new / TABLE, out.resolve().name, classes, source)
-        spec = load_dataset(new / TABLE)
+        try:
+            spec = load_dataset(new / TABLE)
+        except ConfigError as error:
+            raise DataError(str(error).replace(str(new), str(out))) from None
         (new / TABLE).write_text(spec.dump(), encoding="utf-8")
         values = {name: value for value, name in enumerate(classes)}
         fill = values.get(unlabelled, IGNORE_ID)
@@ -163,6 +171,11 @@ def write(
 
         def write_one(item: Annotated) -> np.ndarray:
             hw = read_size(item.image)
+            if item.hw not in (None, hw):
+                raise DataError(
+                    f"{item.image}: the image is {hw[1]}x{hw[0]}, its annotations are of "
+                    f"{item.hw[1]}x{item.hw[0]} (width x height)"
+                )
             label = draw(item.regions(hw), hw, values, fill, IGNORE_ID, by_area)
             split = splits[item.name]
             (new / "labels" / split / f"{item.name}.png").write_bytes(

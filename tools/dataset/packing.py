@@ -25,7 +25,7 @@ from data_iter.records import (
     write_records,
 )
 from data_iter.sealed import seal, unseal
-from train.atomic import atomic_write, check_room, digest, locked, remove_leftovers
+from train.atomic import atomic_write, check_room, digest, locked, new_folder, remove_leftovers
 from train.machine import allowed_cores
 
 FRAMES_PER_SHARD = 32
@@ -65,9 +65,8 @@ def pack(
         The disk has too little room.
     """
     settings = {"version": VERSION, "tile": TILE, "jpeg_quality": jpeg_quality}
-    out.mkdir(parents=True, exist_ok=True)
     taken = DataError(f"{out}: another pack is writing into it")
-    with locked(out, taken), ThreadPoolExecutor(allowed_cores()) as pool:
+    with new_folder(out), locked(out, taken), ThreadPoolExecutor(allowed_cores()) as pool:
         remove_leftovers(out)
         manifest = manifest_file(out, split)
         stem = manifest.name[: -len(MANIFEST)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Union
 
+from data_iter.datasets import layout_of
 from data_iter.errors import DataError
 from data_iter.listing import LABEL_SUFFIXES, list_files
 from data_iter.text_lists import is_list, read_lines, read_names, read_pairs
@@ -50,6 +51,7 @@ def find_pairs(
         There is no label file; a prediction is missing, belongs to no label file, or to the same
         one as another; a name has no label file.
     """
+    layout_of(layout)
     if isinstance(names, Mapping):
         truths = names
         found = index(files(predictions, f"*{suffix}"), lambda file: file.stem)
@@ -141,8 +143,18 @@ def read_frames(path: Path | None, root: Path) -> Names:
     separator = "," if path.suffix.lower() == ".csv" else "\t"
     if not (is_list(path.name) and any(separator in line.text for line in read_lines(path))):
         return read_names(path)
-    labels = {}
-    for image, label, number in read_pairs(root, path):
+    labels: dict[str, Path] = {}
+    lines: dict[str, int] = {}
+    try:
+        listed = read_pairs(root, path)
+    except DataError as error:
+        raise DataError(f"{error}; with a list file, --ground-truth is the data root") from None
+    for image, label, number in listed:
+        if image.stem in lines:
+            raise DataError(
+                f"{path}: line {number}: {image.stem} is in line {lines[image.stem]} already"
+            )
+        lines[image.stem] = number
         if label is None or not label.is_file():
             raise DataError(f"{path}: line {number}: no such label: {label or 'none is given'}")
         labels[image.stem] = label

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pycocotools.coco import COCO
+from tools.dataset.coco import load_annotations, mask_of
 
-from tools.dataset.coco import load_annotations
+from .regions import IGNORED, Annotated, Finder, Region, Source, stated_hw
 
-from .regions import IGNORED, Annotated, Finder, Region, Source
-
+TOO_SHORT = "COCO annotations whose outline has fewer than three points"
 NO_OUTLINE = "COCO annotations without an outline (a box alone)"
 
 
@@ -37,22 +36,30 @@ def read(file: Path, images: Path | None) -> Source:
             continue
         annotations = [a for a in coco.imgToAnns[entry["id"]] if a["category_id"] in names]
         for annotation in annotations:
-            if not annotation.get("segmentation"):
-                source.leave_out(NO_OUTLINE, f"{path.name}: {names[annotation['category_id']]}")
-        outlined = [a for a in annotations if a.get("segmentation")]
-        source.images.append(Annotated(path, path.stem, _reader(coco, entry, outlined, names)))
+            if reason := _without_outline(annotation):
+                source.leave_out(reason, f"{path.name}: {names[annotation['category_id']]}")
+        regions = _reader(file, annotations, names)
+        hw = stated_hw(entry.get("height"), entry.get("width"))
+        source.images.append(Annotated(path, path.stem, regions, hw=hw))
     return source
 
 
-def _reader(coco: COCO, entry: dict, annotations: list[dict], names: dict[int, str]):
+def _without_outline(annotation: dict) -> str:
+    outline = annotation.get("segmentation")
+    if not outline:
+        return NO_OUTLINE
+    points = isinstance(outline, list) and all(isinstance(part, list) for part in outline)
+    return TOO_SHORT if points and max(map(len, outline)) < 6 else ""
+
+
+def _reader(file: Path, annotations: list[dict], names: dict[int, str]):
     def regions(hw: tuple[int, int]) -> list[Region]:
-        coco.imgs[entry["id"]] |= {"height": hw[0], "width": hw[1]}
-        return [
-            Region(
-                IGNORED if annotation.get("iscrowd") else names[annotation["category_id"]],
-                coco.annToMask(annotation).astype(bool),
-            )
-            for annotation in annotations
-        ]
+        found = []
+        for annotation in annotations:
+            mask = mask_of(annotation, hw, file)
+            if mask is not None:
+                crowd = annotation.get("iscrowd")
+                found.append(Region(IGNORED if crowd else names[annotation["category_id"]], mask))
+        return found
 
     return regions

@@ -11,7 +11,16 @@ import numpy as np
 from data_iter.errors import DataError
 from data_iter.image_files import read_bytes
 
-from .regions import Annotated, Finder, Region, Source, ellipse, polygon_mask, rectangle
+from .regions import (
+    Annotated,
+    Finder,
+    Region,
+    Source,
+    ellipse,
+    polygon_mask,
+    rectangle,
+    stated_hw,
+)
 
 SHAPES = ("polygon", "box", "ellipse", "mask")
 
@@ -39,9 +48,17 @@ def read(file: Path, images: Path | None) -> Source:
                 reason = f"shapes that enclose nothing ({shape.tag})"
                 source.leave_out(reason, f"{name}: {shape.get('label')}")
         shapes = [shape for shape in entry if shape.tag in SHAPES]
-        shapes.sort(key=lambda shape: int(shape.get("z_order") or 0))
-        source.images.append(Annotated(path, path.stem, _reader(file, name, shapes)))
+        shapes.sort(key=lambda shape: _z_order(file, shape))
+        hw = stated_hw(entry.get("height"), entry.get("width"))
+        source.images.append(Annotated(path, path.stem, _reader(file, name, shapes), hw=hw))
     return source
+
+
+def _z_order(file: Path, shape: Element) -> int:
+    found = shape.get("z_order") or "0"
+    if not found.lstrip("-").isdecimal():
+        raise DataError(f"{file}: {shape.tag}: z_order {found!r}, expected a whole number")
+    return int(found)
 
 
 def _parse(file: Path) -> Element:

@@ -15,7 +15,17 @@ from data_iter.errors import DataError
 from data_iter.image_files import read_bytes
 from data_iter.listing import list_files
 
-from .regions import IGNORED, Annotated, Finder, Region, Source, ellipse, polygon_mask, rectangle
+from .regions import (
+    IGNORED,
+    Annotated,
+    Finder,
+    Region,
+    Source,
+    ellipse,
+    polygon_mask,
+    rectangle,
+    stated_hw,
+)
 
 SHAPES = ("polygon", "rectangle", "circle", "mask")
 IGNORE = "__ignore__"  # LabelMe's own name for it
@@ -43,7 +53,8 @@ def read(folder: Path, images: Path | None) -> Source:
                 source.leave_out(
                     f"shapes that enclose nothing ({kind})", f"{file.name}: {shape['label']}"
                 )
-        source.images.append(Annotated(image, file.stem, _reader(file, shapes)))
+        hw = stated_hw(document.get("imageHeight"), document.get("imageWidth"))
+        source.images.append(Annotated(image, file.stem, _reader(file, shapes), hw=hw))
     source.classes = sorted(names)
     return source
 

@@ -30,6 +30,8 @@ def read(folder: Path, images: Path | None, colors: Path | None) -> Source:
     """
     masks = folder / "masks" if (folder / "masks").is_dir() else folder
     pictures = images or folder / "images"
+    if not pictures.is_dir():
+        raise DataError(f"{pictures}: no such folder of images")
     found = by_stem(list_files(pictures, suffixes=IMAGE_SUFFIXES))
     source = Source()
     pairs = {}
@@ -56,7 +58,12 @@ def read(folder: Path, images: Path | None, colors: Path | None) -> Source:
 def read_colors(path: Path) -> dict[Colour, str]:
     """Read the names of colours from a class table or a list."""
     if path.suffix in (".yaml", ".yml"):
-        return {row.color: row.name for row in load_dataset(path).classes}
+        rows = load_dataset(path).classes
+        for number, row in enumerate(rows):
+            for other in rows[:number]:
+                if other.color == row.color:
+                    raise DataError(f"{path}: {other.name} and {row.name} have the same colour")
+        return {row.color: row.name for row in rows}
     table: dict[Colour, str] = {}
     for number, text in read_lines(path):
         parts = text.replace(",", " ").split(maxsplit=3)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from data_iter.errors import DataError
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 
 IGNORED = None  # the category of a region whose pixels are to be ignored
@@ -26,13 +27,15 @@ class Region(NamedTuple):
 class Annotated(NamedTuple):
     """An image and how to get its regions, in the file's order, given its (height, width).
 
-    ``split`` is the source's own: ``train``, ``val``, ``test``, or empty.
+    ``split`` is the source's own: ``train``, ``val``, ``test``, or empty. ``hw`` is the (height,
+    width) that the source states; None: it does not.
     """
 
     image: Path
     name: str
     regions: Callable[[tuple[int, int]], Sequence[Region]]
     split: str = ""
+    hw: tuple[int, int] | None = None
 
 
 @dataclass
@@ -61,11 +64,21 @@ class Source:
         self.left_out.setdefault(reason, []).append(name)
 
 
+def stated_hw(height: Any, width: Any) -> tuple[int, int] | None:
+    """Read the size that a source states of an image; None where it is missing, 0, or no number."""
+    try:
+        return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
+    except (TypeError, ValueError):
+        return None
+
+
 class Finder:
     """Finds image files by the names that annotations give them, in a few likely folders."""
 
-    def __init__(self, *folders: Path | None):
-        self._folders = [folder for folder in folders if folder is not None]
+    def __init__(self, asked: Path | None, *folders: Path):
+        if asked is not None and not asked.is_dir():
+            raise DataError(f"{asked}: no such folder of images")
+        self._folders = [*([asked] if asked else []), *folders]
         self._by_name: dict[str, Path] = {}
         for folder in reversed(self._folders):
             self._by_name |= {

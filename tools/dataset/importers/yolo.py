@@ -23,6 +23,8 @@ def read(folder: Path, images: Path | None) -> Source:
     """
     names = _names(folder)
     source, used = Source(), set()
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: no such folder of images")
     for image in list_files(images or folder, "**/*", IMAGE_SUFFIXES):
         file = _label_of(image, folder)
         lines = read_lines(file) if file else []
@@ -56,6 +58,8 @@ def _names(folder: Path) -> list[str]:
             document = read_yaml(folder / name)
             names = document.get("names") if isinstance(document, dict) else None
             if isinstance(names, dict):
+                if set(names) != set(range(len(names))):
+                    raise DataError(f"{folder / name}: names: expected the keys 0, 1, 2 ...")
                 names = [names[key] for key in sorted(names)]
             if not isinstance(names, list) or not names:
                 raise DataError(f"{folder / name}: expected 'names', a list of the classes")
