@@ -6,6 +6,7 @@ into its place in the batch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections import deque
@@ -69,7 +70,7 @@ class SegmentationIter(mx.io.DataIter):
         cv2.setNumThreads(1)  # each worker is one thread; OpenCV's own would fight for the cores
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "crop")
         self._process = os.getpid()
-        self._end = weakref.finalize(self, self._pool.shutdown, wait=True, cancel_futures=True)
+        self._end = weakref.finalize(self, _shut_down, self._pool)
         self._pending: deque[tuple[np.ndarray, np.ndarray, np.ndarray, list[Future]]] = deque()
         self.seek(0, 0)
 
@@ -150,6 +151,12 @@ class SegmentationIter(mx.io.DataIter):
         while self._pending:
             for crop in self._pending.popleft()[3]:
                 crop.cancel()
+
+
+def _shut_down(pool: ThreadPoolExecutor) -> None:
+    # RuntimeError: the last reference went in one of its own threads, which ends by itself.
+    with contextlib.suppress(RuntimeError):
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write(

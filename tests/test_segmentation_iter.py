@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import data_iter.crops
 from data_iter import DataError
 from data_iter.crops import CropReader
 from data_iter.frames import open_frames
-from data_iter.segmentation_iter import SegmentationIter
+from data_iter.segmentation_iter import SegmentationIter, _shut_down
 from data_iter.transforms import Crop
 
 LUT = np.full(256, -1, np.int16)
@@ -255,6 +256,13 @@ def test_the_digest_of_labels_follows_their_values_and_not_their_files(root):
     with pytest.raises(DataError, match="4.bmp"):
         crops(root).label_digest()
     assert crops(root, on_bad_sample="skip", max_bad_share=1).label_digest() != before
+
+
+def test_an_iterator_may_be_collected_in_one_of_its_own_threads():
+    pool = ThreadPoolExecutor(2)
+    assert pool.submit(_shut_down, pool).result(timeout=20) is None  # not: cannot join itself
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(print)
 
 
 @pytest.mark.timeout(60)
