@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -25,11 +23,10 @@ def test_an_export_becomes_a_network_and_a_report(tmp_path, capsys, kind):
     table = str(own / "classes.yaml")
     assert import_data.main([str(source), "--out", str(own), *options]) == 0
     assert prepare_data.main(["check", "--dataset", table, "--data-root", str(own)]) == 0
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "train/train_model.py"),
-         "--config", str(PROJECT / "configs/own.cfg"), "--data-root", str(own), "--out", str(run),
+    done = training.call(
+        tmp_path,
+        ["--config", str(PROJECT / "configs/own.cfg"), "--data-root", str(own), "--out", str(run),
          f"--set=data.dataset={table}", "--set=data.crop_hw=48,64", "--set=solver.epochs=2"],
-        cwd=tmp_path, env=training.environment(), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [weights] = [line for line in done.stderr.splitlines() if "solver.class_weights: " in line]
@@ -144,11 +141,9 @@ def test_a_missing_label_is_skipped_where_that_is_asked_for(root, tmp_path):
 def test_the_default_run_folder_names_config_and_data_set(root):
     table = (PROJECT / "configs/datasets/camvid.yaml").read_text()
     (root / "mine.yaml").write_text(table.replace("name: camvid", "name: mine"))
-    done = subprocess.run(
-        [part for part in training.command(root, "x") if part not in ("--out", "x")]
-        + ["--set=solver.epochs=2", f"--set=data.dataset={root / 'mine.yaml'}"],
-        cwd=root, env=training.environment(), capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    without_out = [part for part in training.command(root, "x")[2:] if part not in ("--out", "x")]
+    options = ["--set=solver.epochs=2", f"--set=data.dataset={root / 'mine.yaml'}"]
+    done = training.call(root, [*without_out, *options])
     assert done.returncode == 0, done.stderr
     assert (root / "runs/tiny-mine/config.cfg").is_file()
 

@@ -77,19 +77,24 @@ def environment():
 
 
 def train(root, out, *options, **settings):
-    """Call the command from another directory, to its end; return what a process would leave."""
+    """Train from another directory to the end; return what a process would leave."""
     options = [*options, *(f"--set={key.replace('__', '.')}={v}" for key, v in settings.items())]
-    arguments = command(root, out, *options)
+    return call(root, command(root, out, *options)[2:])
+
+
+def call(folder, arguments):
+    """Call the command in this process with ``folder`` as its working directory."""
     stdout, stderr, here = io.StringIO(), io.StringIO(), Path.cwd()
     log = logging.getLogger()
     handlers, level = log.handlers[:], log.level
-    os.chdir(root)
+    log.handlers[:] = []  # not pytest's: a process has none
+    os.chdir(folder)
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            code = train_model.main(arguments[2:])
+            code = train_model.main(arguments)
     finally:
         os.chdir(here)
-        for handler in set(log.handlers) - set(handlers):
+        for handler in log.handlers:
             handler.close()
         log.handlers[:] = handlers
         log.setLevel(level)
