@@ -22,6 +22,6 @@ def test_evaluate():
 
 
 def test_crf():
-    rows = check(bench_crf.rows(runs=1, hw=(48, 80)))
+    rows = check(list(bench_crf.rows(runs=1, sizes=[(48, 80)])))
     assert rows["crf_10of19classes_48x80_identical_labels"]["value"] >= 99.9
     assert rows["crf_plain_19classes_48x80_memory"]["value"] > 50

@@ -66,7 +66,7 @@ def test_sizes_and_cases_are_for_prediction(monkeypatch, capsys):
     assert benchmark.main(["predict", "--sizes", "544x"]) == 2
     assert "--sizes 544,: expected HEIGHT,WIDTH" in capsys.readouterr().err
     assert benchmark.main(["crf", *options]) == 2
-    assert "options of predict, not of crf" in capsys.readouterr().err
+    assert "--cases is an option of predict, not of crf" in capsys.readouterr().err
 
 
 @pytest.mark.slow
