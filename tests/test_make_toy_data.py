@@ -13,7 +13,8 @@ import pytest
 from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
-from tools import make_toy_data
+from configs.datasets import load_dataset
+from tools import import_data, make_toy_data
 from tools.toy.canvas import Camera
 
 SCRIPT = Path(make_toy_data.__file__)
@@ -35,6 +36,26 @@ def cityscapes(tmp_path_factory):
     out = tmp_path_factory.mktemp("toy") / "cityscapes"
     assert generate(out, COMMON) == 0
     return out
+
+
+def test_the_export_of_annotations_becomes_the_labels_of_the_cityscapes_layout(
+    cityscapes, tmp_path, capsys
+):
+    streets, own = tmp_path / "streets", tmp_path / "own"
+    assert generate(streets, f"--layout coco {COMMON}") == 0
+    assert "9 annotated frames in the coco layout" in capsys.readouterr().out
+    source = [str(streets / "annotations.json"), "--images", str(streets / "photos")]
+    assert import_data.main([*source, "--out", str(own), "--val-share", "0"]) == 0
+    ids = {row.name: row.id for row in load_dataset(own / "classes.yaml").classes}
+    expected = np.full(256, 255, np.uint8)
+    for label in id2label.values():
+        if label.name in ids:
+            expected[label.id] = ids[label.name]
+    for number in range(9):  # the same streets
+        (official,) = cityscapes.glob(f"gtFine/train/*/*_{number:06d}_000019_gtFine_labelIds.png")
+        label = cv2.imread(str(own / f"labels/train/street_{number:04d}.png"), cv2.IMREAD_UNCHANGED)
+        official_ids = cv2.imread(str(official), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(label, expected[official_ids])
 
 
 def test_cityscapes_layout_sizes_and_official_ids(cityscapes):

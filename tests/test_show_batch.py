@@ -51,7 +51,7 @@ def test_the_grid_shows_crops_and_their_labels(tmp_path, capsys):
     for more, said in (
         (["--batch", "1"], "--batch 1: an epoch has batches 0 to 0"),
         (["--epoch", "-1"], "--epoch -1: expected at least 0"),
-        (["--out", "picture"], "--out picture: expected a name that ends in .png"),
+        (["--out", "picture"], "--out picture: expected a name that ends in .png or .jpg"),
     ):
         assert show_batch.main([*options, *more]) == 2
         assert said in capsys.readouterr().err

@@ -7,6 +7,7 @@ gives the same files.
     python tools/make_toy_data.py --out toy                        Cityscapes: leftImg8bit, gtFine
     python tools/make_toy_data.py --out toy_kitti --layout kitti   KITTI road, calibration included
     python tools/make_toy_data.py --out toy_voc --layout voc       PASCAL VOC2012
+    python tools/make_toy_data.py --out streets --layout coco      photos, annotations.json
 
 As in the official data, the test split has no annotation (Cityscapes: an empty one).
 """
@@ -28,8 +29,13 @@ from tools.shared.options import parse_hw
 from tools.toy.folder import make
 from tools.toy.layouts import WRITERS, split_sizes
 
-ROOTS = {"cityscapes": "", "kitti": "data_road", "voc": "VOCdevkit/VOC2012"}  # data roots in it
-SIZES = {"cityscapes": "128,256", "kitti": "188,621", "voc": "188,250"}
+ROOTS = {
+    "cityscapes": "",
+    "kitti": "data_road",
+    "voc": "VOCdevkit/VOC2012",
+    "coco": "",
+}  # data roots in it
+SIZES = {"cityscapes": "128,256", "kitti": "188,621", "voc": "188,250", "coco": "288,512"}
 SMALLEST = 32  # pixels a side
 
 

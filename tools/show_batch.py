@@ -48,8 +48,8 @@ def main(argv=None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     args = parser.parse_args(argv)
 
-    if args.out.suffix != ".png":
-        raise ConfigError(f"--out {args.out}: expected a name that ends in .png")
+    if args.out.suffix.lower() not in (".png", ".jpg"):
+        raise ConfigError(f"--out {args.out}: expected a name that ends in .png or .jpg")
     if args.epoch < 0:
         raise ConfigError(f"--epoch {args.epoch}: expected at least 0")
     config = load_config(args.config, args.set)
@@ -63,7 +63,7 @@ def main(argv=None) -> int:
     batches.close()
     grid = draw(batch, config, dataset)
     with atomic_write(args.out) as file:
-        file.write_bytes(cv2.imencode(".png", grid[:, :, ::-1])[1].tobytes())
+        file.write_bytes(cv2.imencode(args.out.suffix, grid[:, :, ::-1])[1].tobytes())
     print(f"{args.out}: batch {args.batch} of epoch {args.epoch}, {len(batch.index)} crops")
     return 0
 

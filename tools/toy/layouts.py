@@ -1,4 +1,4 @@
-"""Generated streets as files of the three official layouts.
+"""Generated streets as files of the three official layouts, and as an export of annotations.
 
 A layout is a function of (training frames, seed, (height, width)). For each frame it yields
 ``{relative path: text, image array (RGB or one channel) or palette image}``.
@@ -6,11 +6,13 @@ A layout is a function of (training frames, seed, (height, width)). For each fra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from configs.datasets import load_dataset
 from tools.toy.canvas import BUS, CAR, EGO, PERSON, ROAD, Camera, Street
@@ -41,7 +43,12 @@ VOC_BORDER = 255
 
 
 def split_sizes(layout: str, frames: int) -> dict[str, int]:
-    """Frames of each split. val has 1/5 and test 1/15 as many as train; KITTI has no val."""
+    """Frames of each split. val has 1/5 and test 1/15 as many as train; KITTI has no val.
+
+    An export of annotations has no splits.
+    """
+    if layout == "coco":
+        return {"annotated": frames}
     if layout == "kitti":
         return {"training": frames, "testing": max(3, frames // 5)}
     return {"train": frames, "val": max(1, frames // 5), "test": max(1, frames // 15)}
@@ -73,14 +80,6 @@ def random_street(rng: np.random.Generator, lanes: int, marked: bool) -> Street:
 
 def cityscapes(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
     """``leftImg8bit`` and ``gtFine`` with label and instance ids (16 bit)."""
-    height, width = hw
-    intrinsics = np.array(
-        [
-            [0.9 * width, 0, width / 2, 0],
-            [0, 0.9 * width, height * 0.45, 0],
-            [0, 0, 1, 0],
-        ]
-    )
     cities = {
         "train": ("toyburg", "toyhaven"),
         "val": ("toywick",),
@@ -88,10 +87,7 @@ def cityscapes(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
     }
     for part, (split, count) in enumerate(split_sizes("cityscapes", frames).items()):
         for number in range(count):
-            rng = np.random.default_rng([seed, part, number])
-            view, _ = camera(intrinsics, hw, 1.6, rng)
-            street = random_street(rng, int(rng.integers(1, 4)), bool(rng.random() < 0.8))
-            frame = draw_street(view, street, rng, bonnet=True)
+            frame = street_from_car(np.random.default_rng([seed, part, number]), hw)
             city = cities[split][number % len(cities[split])]
             name = f"{split}/{city}/{city}_{number:06d}_000019"
             ids = frame.ids if split != "test" else np.where(frame.ids == EGO, EGO, 0)
@@ -101,6 +97,48 @@ def cityscapes(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
                 f"gtFine/{name}_gtFine_labelIds.png": labels,
                 f"gtFine/{name}_gtFine_instanceIds.png": ids.astype(np.uint16),
             }
+
+
+def street_from_car(rng: np.random.Generator, hw: tuple[int, int]) -> Drawing:
+    """Draw a random street as a camera behind the windscreen sees it."""
+    height, width = hw
+    intrinsics = np.array(
+        [
+            [0.9 * width, 0, width / 2, 0],
+            [0, 0.9 * width, height * 0.45, 0],
+            [0, 0, 1, 0],
+        ]
+    )
+    view, _ = camera(intrinsics, hw, 1.6, rng)
+    street = random_street(rng, int(rng.integers(1, 4)), bool(rng.random() < 0.8))
+    return draw_street(view, street, rng, bonnet=True)
+
+
+def coco(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
+    """``photos`` and ``annotations.json``: COCO's, a category for each class of Cityscapes."""
+    rows = load_dataset("cityscapes").train_classes
+    images, annotations = [], []
+    for number in range(frames):
+        frame = street_from_car(np.random.default_rng([seed, 0, number]), hw)
+        file = f"street_{number:04d}.jpg"
+        images.append({"id": number, "file_name": file, "height": hw[0], "width": hw[1]})
+        for region in np.unique(frame.ids).tolist():
+            category = region // 1000 if region >= 1000 else region
+            if category in [row.id for row in rows]:
+                encoded = coco_mask.encode(np.asfortranarray(frame.ids == region, np.uint8))
+                annotation = {
+                    "id": len(annotations) + 1, "image_id": number, "category_id": category,
+                    "iscrowd": 0, "area": int(coco_mask.area(encoded)),
+                    "bbox": coco_mask.toBbox(encoded).tolist(),
+                    "segmentation": {"size": list(hw), "counts": encoded["counts"].decode()},
+                }  # fmt: skip
+                annotations.append(annotation)
+        files = {f"photos/{file}": frame.image}
+        if number == frames - 1:
+            categories = [{"id": row.id, "name": row.name} for row in rows]
+            document = {"images": images, "categories": categories, "annotations": annotations}
+            files["annotations.json"] = json.dumps(document)
+        yield files
 
 
 def kitti(frames: int, seed: int, hw: tuple[int, int]) -> Iterator[dict]:
@@ -212,4 +250,4 @@ def voc_truth(frame: Drawing) -> np.ndarray:
     return truth
 
 
-WRITERS = {"cityscapes": cityscapes, "kitti": kitti, "voc": voc}
+WRITERS = {"cityscapes": cityscapes, "kitti": kitti, "voc": voc, "coco": coco}
