@@ -62,7 +62,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 check: lint test  ## lint and test
 
 bench: $(INSTALLED)  ## measure speed and memory
-	for subject in data train predict evaluate crf; do $(PY) tools/benchmark.py $$subject || exit; done
+	for subject in data train predict evaluate crf memory; do $(PY) tools/benchmark.py $$subject || exit; done
 
 # What holds on every supported machine: left out of each line of the lock, or none could be read.
 ALWAYS = platform_machine == 'x86_64'|sys_platform == 'linux'|python_full_version < '3.12'|platform_python_implementation != 'PyPy'

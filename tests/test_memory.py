@@ -2,61 +2,59 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import cv2
 import mxnet as mx
+import numpy as np
 import pytest
 import training
+from tiny_run import make_run
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
+from tools import quantize, summary
+from tools.bench import memory as bench
+from tools.inference.averaging import Averager
+from tools.inference.backends import load_segmenter
 from train import memory
 from train.errors import RunError
-from train.network import build_symbol
+from train.network import build_symbol, param_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-PEAK = """
-import sys, train.runtime, mxnet as mx
-from configs.datasets import load_dataset
-from configs.loader import load_config
-from tools.bench.measuring import peak_memory
-from train.distributed.workers import Workers
-from train.initial import initial_params
-from train.module import TrainingModule
-from train.network import build_symbol
-from train.schedule import Length
-config = load_config(sys.argv[1], sys.argv[2:])
-dataset = load_dataset(config.data.dataset)
-symbol = build_symbol(config, dataset, learn_bn=True)
-shape = (config.solver.batch_size, 3, *config.data.crop_hw)
-shapes = dict(zip(symbol.list_arguments(), symbol.infer_shape(data=shape)[0]))
-described = [[mx.io.DataDesc(n, shapes[n])] for n in ("data", "seg_loss_label")]
-module = TrainingModule(symbol, [mx.cpu()], *described, config.solver,
-    initial_params(config, dataset), {}, Workers("dist_sync"), Length(9, 9), 0, True)
-batch = mx.io.DataBatch(*([mx.nd.ones(d[0].shape)] for d in described))
-for iteration in range(2):
-    module.step(batch, iteration).wait_to_read()
-mx.nd.waitall()
-print(peak_memory() * 2**20)
-"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("crop", ["64,96", "192,320"])
-def test_a_training_takes_what_was_estimated(crop):
-    config_file = ROOT / "configs/toy.cfg"
-    run = subprocess.run(
-        [sys.executable, "-c", PEAK, str(config_file), f"data.crop_hw={crop}"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    config = load_config(config_file, [f"data.crop_hw={crop}"])
-    symbol = build_symbol(config, load_dataset(config.data.dataset), learn_bn=True)
-    crops = config.solver.batch_size
-    assert memory.training_bytes(symbol, config.data.crop_hw, crops) == pytest.approx(
-        float(run.stdout.split()[-1]), rel=0.15
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "toy", "data.crop_hw=64,96"),
+        ("train", "toy", "data.crop_hw=192,320"),
+        ("train", "camvid", "data.crop_hw=192,320"),  # the stem and res2 are frozen
+        ("predict", "toy", "1024", "1280"),
+    ],
+    ids=" ".join,
+)
+def test_a_process_takes_what_was_estimated(command):
+    found = bench.measure(command)
+    assert found["estimated"] == pytest.approx(found["measured"], rel=0.15)
+
+
+def test_frozen_layers_have_no_gradients():
+    """By the sizes of a graph made by hand: 2 x 4 x 8 and 2 x 5 x 2 values."""
+    body = mx.sym.Convolution(
+        mx.sym.Variable("data"), num_filter=4, kernel=(1, 1), stride=(8, 8), name="a"
     )
+    body = mx.sym.Convolution(body, num_filter=5, kernel=(1, 2), stride=(1, 2), name="b")
+    weights = 4 * 3 + 4 + 5 * 4 * 2 + 5
+    fixed = memory.PROCESS + 4 * (memory.COPIES + memory.REARRANGED) * weights
+    outputs = {"a": 1 * 4 * 2 * 4, "b": 1 * 5 * 2 * 2}
+    for freeze, count in (((), 2), (("a_*",), 1), (("*",), None)):
+        found = memory.training_bytes(body, (16, 32), 1, freeze=freeze) - fixed
+        if count is None:
+            assert found == 4 * (outputs["a"] + outputs["b"])
+        else:
+            assert found == 4 * (count * outputs["a"] + 2 * outputs["b"])
 
 
 def cgroup(folder, **values):
@@ -123,3 +121,58 @@ def test_too_large_a_crop_is_refused_before_anything_is_written(tmp_path):
     assert ended.stderr.count("\n") == 1
     assert "training needs about" in ended.stderr and "GB free" in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tightest_gpu_counts(monkeypatch):
+    """With a stand-in for what MXNet says of GPUs: (free, total) bytes."""
+    told = {0: (9 * 10**9, 16 * 10**9), 1: (10**9, 16 * 10**9)}
+    monkeypatch.setattr(mx.context, "gpu_memory_info", told.get)
+    config = load_config(ROOT / "configs/toy.cfg", ["data.crop_hw=256,512"])
+    dataset = load_dataset(config.data.dataset)
+    with pytest.raises(RunError, match=r"about (1\.\d) GB, and GPU 1 has 1\.0 GB free"):
+        memory.check_training(config, dataset, [mx.gpu(0), mx.gpu(1)], None)
+    need = memory.check_training(config, dataset, [mx.gpu(0)], None)
+    symbol = build_symbol(config, dataset)
+    plan = memory.planned_bytes(symbol, (4, 3, 256, 512), "write")
+    weights = sum(np.prod(shape) for shape in param_shapes(symbol, 8)[0].values())
+    assert need == memory.CUDNN + plan + 4 * 4 * weights
+
+
+def test_an_image_that_is_too_large_is_refused_before_it_is_computed(tmp_path, monkeypatch):
+    segmenter = load_segmenter(make_run(tmp_path / "run").path)[0]
+    image = np.zeros((64, 96, 3), np.uint8)
+    need = memory.predicting_bytes(segmenter.symbol, (64, 96))
+    monkeypatch.setattr(memory, "free_bytes", lambda context: need)
+    segmenter.check_memory = True
+    segmenter.labels(image)
+    with pytest.raises(RunError, match=r"image of 104x64 needs .* tiles \(--tile\)"):
+        segmenter.labels(np.zeros((64, 97, 3), np.uint8))  # padded to 104
+    Averager(segmenter, tile_hw=(64, 96), overlap=32).labels(np.zeros((640, 970, 3), np.uint8))
+    segmenter.check_memory = False
+    segmenter.labels(np.zeros((64, 97, 3), np.uint8))
+
+
+def test_calibration_is_refused_before_it_begins(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run").path
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"images/{number}.png"), np.zeros((61, 97, 3), np.uint8))
+    monkeypatch.setattr(memory, "free_bytes", lambda context: 10**8)
+    command = ["--model", run, "--out", tmp_path / "int8", "--images", tmp_path / "images"]
+    assert quantize.main([str(part) for part in command]) == 2
+    said = capsys.readouterr().err
+    assert "calibration on images of 97x61 needs about 0.2 GB" in said
+    assert "calibrate on smaller ones; --ignore-memory" in said
+    assert not (tmp_path / "int8").exists()
+
+
+def test_summary_says_what_training_will(capsys):
+    config_file = ROOT / "configs/toy.cfg"
+    options = ["--set", "data.crop_hw=512,1024", "--frame", "512,2048"]
+    assert summary.main(["--config", str(config_file), *options]) == 0
+    config = load_config(config_file, ["data.crop_hw=512,1024"])
+    dataset = load_dataset(config.data.dataset)
+    need = memory.check_training(config, dataset, [mx.cpu()], (512, 2048), ignore=True)
+    share = need - memory.check_training(config, dataset, [mx.cpu()], None, ignore=True)
+    said = f"about {need / 1e9:.1f} GB, {share / 1e9:.1f} GB of them to validate frames of 512,2048"
+    assert said in capsys.readouterr().out

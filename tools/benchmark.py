@@ -4,10 +4,11 @@
     python tools/benchmark.py predict --json rows.json
     python tools/benchmark.py predict --sizes 544,1024x2048 --cases openvino_int8 --runs 5
 
-Subjects: data, train, predict, evaluate, crf. The command prints medians. A ratio is the median of
-the ratios pair by pair, so that short disturbances of the machine do not change it. Rows go to
-standard error as they are measured, and to a table at the end. Each subject takes at most about
-five minutes on two cores. Every row of the JSON file names the processor and its instructions.
+Subjects: data, train, predict, evaluate, crf, memory. The command prints medians. A ratio is the
+median of the ratios pair by pair, so that short disturbances of the machine do not change it. Rows
+go to standard error as they are measured, and to a table at the end. Each subject takes at most
+about five minutes on two cores. Every row of the JSON file names the processor and its
+instructions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from train.atomic import atomic_write
 from train.machine import processor
 
 WIDTH = 160  # characters, of a table that goes into a file
-SUBJECTS = ("data", "train", "predict", "evaluate", "crf")
+SUBJECTS = ("data", "train", "predict", "evaluate", "crf", "memory")
 
 
 @command

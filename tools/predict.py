@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="skip images whose results are there and whole")
     backends = ("mxnet", *BACKENDS, "auto")
     add("--backend", choices=backends, help="default: mxnet, of ONNX files onnxruntime")
+    add("--ignore-memory", action="store_true", help="try images that are too large, too")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
 
@@ -254,6 +255,7 @@ def run(args: argparse.Namespace) -> int:
         args.model, epoch=epoch, backend=backend, context=context,
         scales=scales, flip=args.flip, tile_hw=tile_hw, overlap=args.overlap, long_side=long_side,
     )  # fmt: skip
+    network.segmenter.check_memory = not args.ignore_memory
     averager = network.averager
     if not averager.exact:
         print(

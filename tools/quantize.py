@@ -32,6 +32,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import mxnet as mx
 import numpy as np
 from rich.progress import track
 
@@ -54,6 +55,7 @@ from tools.inference.run import RunParts, read_run
 from tools.shared.options import add_model, read_epoch
 from train.data import open_split
 from train.errors import RunError
+from train.memory import check_free, quantizing_bytes
 from train.metrics import iou, mean_score
 from train.run_dir import RunDir
 from train.segmenter import PixelSegmenter
@@ -85,6 +87,16 @@ def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
         raise ConfigError("int8 needs --images or --data-root, to learn the range of each layer")
     step = max(1, len(files) // CALIBRATION_IMAGES)
     return [read_image(file) for file in files[::step][:CALIBRATION_IMAGES]]
+
+
+def check_calibration(run: RunParts, images: list[np.ndarray]) -> None:
+    """Raise ``RunError`` where calibration on images of the first one's size takes too much."""
+    height, width = images[0].shape[:2]
+    side = run.config.network.downsample
+    padded = (-(-height // side) * side, -(-width // side) * side)
+    need = quantizing_bytes(run.symbol, padded)
+    what, advice = f"calibration on images of {width}x{height}", "calibrate on smaller ones"
+    check_free(what, need, [mx.cpu()], lambda free: advice)
 
 
 def best_int8(
@@ -148,6 +160,7 @@ def main(argv=None) -> int:
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
     parser.add_argument("--images", type=Path, help="folder of images for calibration")
     parser.add_argument("--data-root", type=Path, help="data set to calibrate and score on")
+    parser.add_argument("--ignore-memory", action="store_true", help="try with too little, too")
     parser.add_argument("--max-loss", type=float, default=0.5, help="points of mIoU (default 0.5)")
     args = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # MXNet reports every layer
@@ -168,6 +181,8 @@ def main(argv=None) -> int:
     frames = open_split(run.dataset, args.data_root, split) if args.data_root else None
     if args.precision == "int8":
         images = calibration(args, run)
+        if not args.ignore_memory:
+            check_calibration(run, images)
         made, in_float = best_int8(run, images, frames, args.max_loss)
         with onnx_int8(original, images, in_float, frames) as file:
             write_inference_run(args.out, made, epoch, file)

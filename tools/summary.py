@@ -35,7 +35,7 @@ from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from train.atomic import atomic_write
-from train.memory import planned_bytes, training_bytes
+from train.memory import TrainingMemory, planned_bytes
 from train.network import build_symbol
 from tools.shared.options import parse_hw
 
@@ -63,6 +63,9 @@ def main(argv=None) -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--hw", help="HEIGHT,WIDTH of the input (default: data.crop_hw)")
+    parser.add_argument(
+        "--frame", default="1024,2048", metavar="H,W", help="size of the frames that validate"
+    )
     parser.add_argument("--symbol", type=Path, help="save the training graph as MXNet JSON here")
     options = parser.parse_args(argv)
     config = load_config(options.config, options.set)
@@ -70,7 +73,9 @@ def main(argv=None) -> int:
     side = config.network.downsample
     if any(length % side for length in hw):
         raise ConfigError(f"--hw {options.hw}: expected HEIGHT,WIDTH, multiples of {side}")
-    symbol = build_symbol(config, load_dataset(config.data.dataset))
+    frame_hw = parse_hw("--frame", options.frame) if config.data.val_split else None
+    dataset = load_dataset(config.data.dataset)
+    symbol = build_symbol(config, dataset)
     if options.symbol:
         with atomic_write(options.symbol) as temporary:
             temporary.write_text(symbol.tojson(), encoding="utf-8")
@@ -82,7 +87,7 @@ def main(argv=None) -> int:
     kept = sum(layer.activations for layer in layers)
     training, predicting = (planned_bytes(symbol, data_shape, req) for req in ("write", "null"))
     batch, parts = config.solver.batch_size, config.solver.accumulate
-    process = training_bytes(symbol, hw, max(1, batch // parts))
+    memory = TrainingMemory(config, dataset, frame_hw=frame_hw)
     for line in (
         f"parameters: {parameters / 1e6:.1f} M, {mega(parameters * BYTES)} MB; "
         f"with gradients and momentum {mega(COPIES * parameters * BYTES)} MB on every device",
@@ -90,8 +95,13 @@ def main(argv=None) -> int:
         f"activations: {mega(kept * BYTES)} MB an image if all were kept; MXNet plans "
         f"{mega(training)} MB to train, {mega(predicting)} MB to predict",
         f"a batch of {batch}: {mega(batch * training)} MB over all devices",
-        f"training on one CPU needs about {process / 1e9:.1f} GB"
-        + (f" in {parts} parts" if parts > 1 else ""),
+        f"training on one CPU needs about {memory.total(crop_hw=hw) / 1e9:.1f} GB"
+        + (f" in {parts} parts" if parts > 1 else "")
+        + (
+            f", {memory.validation / 1e9:.1f} GB of them to validate frames of {options.frame}"
+            if frame_hw
+            else ""
+        ),
     ):
         console.print(line, soft_wrap=True)
     if options.symbol:

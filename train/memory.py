@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import mxnet as mx
@@ -23,7 +24,7 @@ from configs.schema import Config
 from .errors import RunError
 from .folding import inference_graph
 from .machine import cgroup_folders
-from .network import build_symbol, param_shapes
+from .network import INPUTS, build_symbol, param_shapes
 
 FLOAT = 4  # bytes
 PROCESS = 250e6  # Python, MXNet, OpenCV and what oneDNN compiles
@@ -31,12 +32,18 @@ PROCESS = 250e6  # Python, MXNet, OpenCV and what oneDNN compiles
 # oneDNN's rearranged ones for forward, gradients of data and gradients of weights.
 COPIES = 4
 REARRANGED = 3
+ALIVE = 1.4  # of prediction; fitted to the peaks of five networks and sizes, within 10%
 CUDNN = 1e9  # workspaces and context of a GPU; not measured
 CROP_STEP = 32  # pixels, when a crop that fits is looked for
 
 
 def training_bytes(
-    symbol: mx.sym.Symbol, crop_hw: Sequence[int], crops: int, device: str = "cpu", devices: int = 1
+    symbol: mx.sym.Symbol,
+    crop_hw: Sequence[int],
+    crops: int,
+    device: str = "cpu",
+    devices: int = 1,
+    freeze: Sequence[str] = (),
 ) -> int:
     """Estimate the peak of a training: of the process on CPUs, of each device on GPUs.
 
@@ -52,22 +59,35 @@ def training_bytes(
         Kind of the devices.
     devices : int
         How many CPU contexts share the process.
+    freeze : sequence of str
+        Patterns of parameters that are not trained. Layers with none below them that is trained
+        have no gradient.
     """
     shape = (crops, 3, *crop_hw)
     weights = FLOAT * sum(map(math.prod, param_shapes(symbol, 8)[0].values()))
     if device == "gpu":
         return int(COPIES * weights + planned_bytes(symbol, shape, "write") + CUDNN)
-    outputs = FLOAT * sum(output_sizes(symbol, shape))
-    return int(PROCESS + devices * ((COPIES + REARRANGED) * weights + 2 * outputs))
+    kept = FLOAT * sum(count * (1 + learns) for count, learns in _outputs(symbol, shape, freeze))
+    return int(PROCESS + devices * ((COPIES + REARRANGED) * weights + kept))
 
 
-def output_sizes(symbol: mx.sym.Symbol, data_shape: Sequence[int]) -> list[int]:
-    """Count the values of each layer's output for a batch of ``data_shape`` (N, 3, H, W)."""
+def _outputs(
+    symbol: mx.sym.Symbol, data_shape: Sequence[int], freeze: Sequence[str]
+) -> list[tuple[int, bool]]:
+    """Count the values of each layer's output; say whether it has a gradient."""
     internals = symbol.get_internals()
-    _, shapes, _ = internals.infer_shape(data=tuple(data_shape))
-    inputs = set(symbol.list_inputs())
-    names = internals.list_outputs()
-    return [math.prod(shape) for name, shape in zip(names, shapes) if name not in inputs]
+    shapes = dict(zip(internals.list_outputs(), internals.infer_shape(data=tuple(data_shape))[1]))
+    states = set(symbol.list_auxiliary_states())
+    found, learns = [], []
+    for node in json.loads(symbol.tojson())["nodes"]:
+        name = node["name"]
+        if node["op"] == "null":
+            fixed = name in (*INPUTS, *states) or any(fnmatch(name, one) for one in freeze)
+            learns.append(not fixed)
+            continue
+        learns.append(any(learns[source] for source, *_ in node["inputs"]))
+        found.append((math.prod(shapes[f"{name}_output"]), learns[-1]))
+    return found
 
 
 def planned_bytes(symbol: mx.sym.Symbol, data_shape: Sequence[int], grad_req: str) -> int:
@@ -76,11 +96,12 @@ def planned_bytes(symbol: mx.sym.Symbol, data_shape: Sequence[int], grad_req: st
     return int(re.findall(r"Total (\d+) MB allocated", executor.debug_str())[-1]) * 2**20
 
 
-def predicting_bytes(symbol: mx.sym.Symbol, hw: Sequence[int], classes: int) -> int:
+def predicting_bytes(symbol: mx.sym.Symbol, hw: Sequence[int]) -> int:
     """Estimate what a prediction of an image takes beside the process and the parameters.
 
-    Layers' outputs are freed after their last use: the most that is alive at once counts twice,
-    for oneDNN's rearranged copies. To them come the probabilities of each class.
+    Layers' outputs are freed after their last use: the most that is alive at once counts, times
+    `ALIVE` for oneDNN's rearranged copies. To them come the probabilities of each class, and the
+    rearranged parameters.
 
     Parameters
     ----------
@@ -88,12 +109,11 @@ def predicting_bytes(symbol: mx.sym.Symbol, hw: Sequence[int], classes: int) -> 
         A graph of inference (:mod:`train.folding`), without parameters that prediction lacks.
     hw : sequence of int
         Height and width as the network sees them.
-    classes : int
-        Number of classes L.
     """
     nodes = json.loads(symbol.tojson())["nodes"]
     internals = symbol.get_internals()
     _, shapes, _ = internals.infer_shape(data=(1, 3, *hw))
+    inputs, (_, classes, _) = symbol.list_inputs(), shapes[-1]
     sizes = {name: math.prod(shape) for name, shape in zip(internals.list_outputs(), shapes)}
     last = {source: index for index, node in enumerate(nodes) for source, *_ in node["inputs"]}
     alive = most = 0
@@ -108,7 +128,23 @@ def predicting_bytes(symbol: mx.sym.Symbol, hw: Sequence[int], classes: int) -> 
         most = max(most, alive)
         read = {source for source, *_ in node["inputs"]}
         alive -= sum(size[source] for source in read if last[source] == index)
-    return FLOAT * (2 * most + (classes + 6) * math.prod(hw))
+    weights = sum(sizes[name] for name in inputs if name != "data")
+    return int(FLOAT * (ALIVE * most + (classes + 6) * math.prod(hw) + weights))
+
+
+def quantizing_bytes(symbol: mx.sym.Symbol, hw: Sequence[int]) -> int:
+    """Estimate what calibration on images of that size takes, ONNX Runtime's with it.
+
+    Fitted to one network at two sizes, within 8%.
+    """
+    return int(4 * predicting_bytes(symbol, hw) + 200e6)
+
+
+def validating_bytes(config: Config, dataset: DatasetSpec, frame_hw: Sequence[int]) -> int:
+    """Estimate what the validation of a whole frame takes beside a training."""
+    side = config.network.downsample
+    padded = [-(-length // side) * side for length in frame_hw]
+    return predicting_bytes(inference_graph(build_symbol(config, dataset)), padded)
 
 
 def free_bytes(
@@ -147,10 +183,69 @@ def _cgroup_left(folder: Path) -> int | None:
     return int(text) - taken + (int(cached[1]) if cached else 0)
 
 
+class TrainingMemory:
+    """Estimates what a training takes: of the process on CPUs, of each device on GPUs.
+
+    Parameters
+    ----------
+    config, dataset
+        As for :func:`train.trainer.train`.
+    kind, devices
+        As for :func:`training_bytes`.
+    frame_hw : tuple of int, optional
+        Size of a frame of the validation; None: there is none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: DatasetSpec,
+        kind: str = "cpu",
+        devices: int = 1,
+        frame_hw: Sequence[int] | None = None,
+    ):
+        self._config, self._kind, self._devices = config, kind, devices
+        self._symbol = build_symbol(config, dataset, training=True)
+        self.crops = max(1, config.solver.batch_size // devices // config.solver.accumulate)
+        self.validation = validating_bytes(config, dataset, frame_hw) if frame_hw else 0
+
+    def network(self, crops: int, crop_hw: Sequence[int]) -> int:
+        """Of so many crops at once on each device."""
+        freeze = self._config.solver.freeze
+        return training_bytes(self._symbol, crop_hw, crops, self._kind, self._devices, freeze)
+
+    def waiting(self, crop_hw: Sequence[int]) -> int:
+        """Of batches that are prepared ahead, and of frames that are kept (``data.cache_mb``)."""
+        if self._kind == "gpu":
+            return 0
+        data = self._config.data
+        crop = 4 * FLOAT * math.prod(crop_hw)
+        return (data.queue + 1) * self._config.solver.batch_size * crop + data.cache_mb * 2**20
+
+    def total(self, crops: int | None = None, crop_hw: Sequence[int] | None = None) -> int:
+        """Of everything; by default as it is configured."""
+        crops, crop_hw = crops or self.crops, crop_hw or self._config.data.crop_hw
+        return self.network(crops, crop_hw) + self.waiting(crop_hw) + self.validation
+
+    def what_fits(self, free: int) -> str:
+        """Say how the batch has to be cut, or else how large a crop may be."""
+        crop_hw, before = self._config.data.crop_hw, self._config.solver.accumulate
+        for crops in range(self.crops - 1, 0, -1):
+            if self.crops % crops == 0 and self.total(crops) <= free:
+                parts = before * self.crops // crops
+                return f"the same batch fits in parts: --set solver.accumulate={parts}"
+        parts = f" --set solver.accumulate={before * self.crops}" if self.crops > 1 else ""
+        for percent in range(95, 10, -5):
+            height, width = (side * percent // 100 // CROP_STEP * CROP_STEP for side in crop_hw)
+            if min(height, width) and self.total(1, (height, width)) <= free:
+                return f"smaller crops fit: --set data.crop_hw={height},{width}{parts}"
+        return "no size of crop fits: free memory, or take a smaller network.width or depth"
+
+
 def check_training(
     config: Config,
     dataset: DatasetSpec,
-    contexts: list[mx.Context],
+    contexts: Sequence[mx.Context],
     frame_hw: tuple[int, int] | None,
     ignore: bool = False,
 ) -> int:
@@ -158,10 +253,10 @@ def check_training(
 
     Parameters
     ----------
-    config, dataset, contexts
-        As for :func:`train.trainer.train`.
-    frame_hw : tuple of int or None
-        Size of a frame of the validation; None: there is none.
+    config, dataset, frame_hw
+        As for :class:`TrainingMemory`.
+    contexts : sequence of Context
+        The devices.
     ignore : bool
         Take what there is.
 
@@ -170,46 +265,21 @@ def check_training(
     RunError
         More than is free; the sentence says what would fit.
     """
-    symbol = build_symbol(config, dataset, training=True)
     kind, devices = contexts[0].device_type, len(contexts)
-    at_once = config.solver.batch_size // devices // config.solver.accumulate
-    validation = 0
-    if frame_hw:
-        side = config.network.downsample
-        hw = [-(-length // side) * side for length in frame_hw]
-        predicting = inference_graph(build_symbol(config, dataset))
-        validation = predicting_bytes(predicting, hw, dataset.num_classes)
+    memory = TrainingMemory(config, dataset, kind, devices, frame_hw)
+    if not ignore:
+        check_free("training", memory.total(), contexts, memory.what_fits)
+    return memory.total()
 
-    def needed(crops: int, crop_hw: Sequence[int]) -> int:
-        taken = training_bytes(symbol, crop_hw, crops, kind, devices) + validation
-        if kind == "gpu":
-            return taken
-        crop = 4 * FLOAT * math.prod(crop_hw)
-        waiting = (config.data.queue + 1) * config.solver.batch_size * crop
-        return taken + waiting + config.data.cache_mb * 2**20
 
-    need, free = needed(at_once, config.data.crop_hw), min(map(free_bytes, contexts))
-    if need > free and not ignore:
-        where = "the machine" if kind == "cpu" else f"GPU {contexts[0].device_id}"
+def check_free(
+    what: str, need: int, contexts: Sequence[mx.Context], advice: Callable[[int], str]
+) -> None:
+    """Raise ``RunError`` where less than ``need`` bytes are free, with the advice for what is."""
+    free, context = min(((free_bytes(one), one) for one in contexts), key=lambda pair: pair[0])
+    if need > free:
+        where = "the machine" if context.device_type == "cpu" else f"GPU {context.device_id}"
         raise RunError(
-            f"training needs about {need / 1e9:.1f} GB, and {where} has {free / 1e9:.1f} GB free; "
-            f"{_what_fits(config, needed, at_once, free)}; --ignore-memory tries all the same"
+            f"{what} needs about {need / 1e9:.1f} GB, and {where} has {free / 1e9:.1f} GB free; "
+            f"{advice(free)}; --ignore-memory tries all the same"
         )
-    return need
-
-
-def _what_fits(
-    config: Config, needed: Callable[[int, Sequence[int]], int], at_once: int, free: int
-) -> str:
-    """Say how the batch has to be cut; and where that is not enough, how large a crop may be."""
-    crop_hw, before = config.data.crop_hw, config.solver.accumulate
-    for crops in range(at_once - 1, 0, -1):
-        if at_once % crops == 0 and needed(crops, crop_hw) <= free:
-            parts = before * at_once // crops
-            return f"the same batch fits in parts: --set solver.accumulate={parts}"
-    parts = f" --set solver.accumulate={before * at_once}" if at_once > 1 else ""
-    for percent in range(95, 10, -5):
-        height, width = (side * percent // 100 // CROP_STEP * CROP_STEP for side in crop_hw)
-        if min(height, width) and needed(1, (height, width)) <= free:
-            return f"smaller crops fit: --set data.crop_hw={height},{width}{parts}"
-    return "no size of crop fits: free memory, or take a smaller network.width or depth"

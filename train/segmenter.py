@@ -18,6 +18,7 @@ from symbols.receptive_field import receptive_radius
 from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
 from .large import split_convolutions
+from .memory import check_free, predicting_bytes
 from .network import cell_layout, decoder_of
 
 MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
@@ -39,6 +40,7 @@ class PixelSegmenter(ABC):
 
     def __init__(self, network: Network):
         self.network = network
+        self.check_memory = False  # refuse what MXNet has no memory for; tools/predict.py asks
         self.cell, self._block = cell_layout(network)
         self._mean = np.asarray(network.mean_rgb, np.float32)
 
@@ -141,26 +143,42 @@ class Segmenter(PixelSegmenter):
         context: mx.Context,
     ):
         super().__init__(network)
-        if LABEL in symbol.list_arguments():
+        self._float32 = LABEL in symbol.list_arguments()
+        if self._float32:
             symbol = inference_graph(symbol)
             symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
             aux_params = {}
-        self._symbol, self._context = symbol, context
+        self.symbol, self._context = symbol, context
+        self._seen = (0, 0)  # pixels of the largest image so far, and the bytes that it takes
         self._network = self._split = _Network(symbol, context)
         params = {**arg_params, **aux_params}
         self._params = {name: value.as_in_context(context) for name, value in params.items()}
 
     def forward(self, data: np.ndarray) -> np.ndarray:
         """Run the network; see :meth:`PixelSegmenter.forward`."""
+        if self.check_memory and self._float32:  # int8 and bf16 were not measured
+            self._check_memory(data.shape[2], data.shape[3])
         network = self._network
         if self._context.device_type == "cpu":
-            symbol = split_convolutions(self._symbol, {"data": data.shape})
-            if symbol is not self._symbol:
+            symbol = split_convolutions(self.symbol, {"data": data.shape})
+            if symbol is not self.symbol:
                 if self._split.shape != data.shape:
                     self._split = _Network(symbol, self._context, data.shape)
                 network = self._split
         values = {**self._params, "data": mx.nd.array(data, self._context)}
         return network.run(values)
+
+    def _check_memory(self, height: int, width: int) -> None:
+        """Raise ``RunError`` for an image that is larger than all before, and too large."""
+        pixels, held = self._seen
+        if height * width <= pixels:
+            return
+        need = predicting_bytes(self.symbol, (height, width))
+        if self._context.device_type == "cpu":
+            held = 0  # on GPUs MXNet keeps what it took, to use it again
+        advice = "cut it into tiles (--tile)"
+        check_free(f"an image of {width}x{height}", need - held, [self._context], lambda _: advice)
+        self._seen = (height * width, need)
 
 
 class _Network:
