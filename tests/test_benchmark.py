@@ -32,7 +32,7 @@ def test_peak_memory_is_the_process_own():
     """A process that is started by a large one is not large itself."""
     held = bytearray(os.urandom(1)) * 400_000_000
     code = (
-        "import tools.bench.measuring as m; small = m.peak_memory(); b = bytearray(2**28);"
+        "import train.machine as m; small = m.peak_memory(); b = bytearray(2**28);"
         "b[::4096] = bytes(len(b[::4096])); print(small, m.peak_memory())"
     )
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """Watching a training: TensorBoard's event files and the learning curves."""
 
+import dataclasses
 import io
 import json
 import struct
@@ -12,7 +13,9 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tiny_run import make_run
 
+from configs.schema import Experiment
 from tools import report
+from tools.reporting import curves
 from train.run_dir import RunDir
 from train.tensorboard import PICTURE_HEIGHT, Board, strip
 
@@ -57,21 +60,25 @@ def test_runs_are_compared_by_what_differs(tmp_path, capsys):
     for name, cell, scores in (("a", 2, (0.25, 0.5, 0.375)), ("b", 4, (0.75,)), ("c", 2, ())):
         run = make_run(tmp_path / name, cell=cell)
         for epoch, score in enumerate(scores, start=1):
-            run.log(epoch=epoch, iteration=epoch, loss=1.0, samples_per_second=float(epoch))
-            run.log(epoch=epoch, val_miou=score)
+            cost = {"seconds": 1800.0, "memory_mb": 1000 * epoch}
+            run.log(epoch=epoch, iteration=epoch, loss=1.0, samples_per_second=float(epoch), **cost)
+            run.log(epoch=epoch, val_miou=score, seconds=900.0)
         if not scores:
             run.log(epoch=1, iteration=1, loss=1.0)
     folders = [str(tmp_path / name) for name in "abc"]
     assert report.main(["runs", *folders, "--csv", str(tmp_path / "runs.csv")]) == 0
     lines = (tmp_path / "runs.csv").read_text().splitlines()
-    assert lines[0] == "run,network.cell,best mIoU,best epoch,last mIoU,epochs,samples/s"
+    scores = "best mIoU,best epoch,last mIoU,epochs,samples/s,hours,memory GB"
+    assert lines[0] == f"run,network.cell,{scores}"
     assert lines[1:] == [
-        f"{folders[1]},4,0.75,1,0.75,1,1.0",
-        f"{folders[0]},2,0.5,2,0.375,3,2.0",
-        f"{folders[2]},2,,,,1,",
+        f"{folders[1]},4,0.75,1,0.75,1,1.0,0.75,1.0",
+        f"{folders[0]},2,0.5,2,0.375,3,2.0,2.25,3.0",
+        f"{folders[2]},2,,,,1,,,",
     ]
     said = capsys.readouterr().out
     assert said.count("network.cell") == 3 and f"{'last mIoU':<24} 37.50 %" in said
+    assert report.main(["runs", *folders, "--csv", str(tmp_path / "runs.csv")]) == 2
+    assert "runs.csv: exists already" in capsys.readouterr().err
     assert report.main(["runs", str(tmp_path)]) == 2
     assert "not a run folder" in capsys.readouterr().err
 
@@ -122,6 +129,36 @@ def test_curves_of_two_runs_are_drawn(tmp_path):
     both, one = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("both", "one"))
     assert both.shape == one.shape and both.std() > 0
     assert not np.array_equal(both, one)
+
+
+def test_a_picture_that_is_there_is_not_overwritten_unasked(tmp_path, capsys):
+    run = write_log(tmp_path / "a", {"epoch": 1, "iteration": 20, "lr": 0.1, "loss": 2.0})
+    out = tmp_path / "curves.png"
+    out.write_text("mine")
+    command = ["curves", str(run), "--out", str(out)]
+    assert report.main(command) == 2
+    assert "exists already" in capsys.readouterr().err and out.read_text() == "mine"
+    assert report.main([*command, "--overwrite"]) == 0
+    assert Image.open(out).format == "PNG"
+
+
+def test_seeds_of_one_configuration_are_a_band(tmp_path):
+    folders = []
+    for name, seed, cell, losses in (("a", 0, 2, (4.0, 2.0)), ("b", 0, 4, (9.0, 9.0)),
+                                     ("c", 1, 2, (1.0, 5.0, 7.0))):  # fmt: skip
+        run = make_run(tmp_path / name, cell=cell)
+        config, dataset = run.load()
+        run.describe(dataclasses.replace(config, experiment=Experiment(seed=seed)), dataset)
+        for number, loss in enumerate(losses, start=1):
+            run.log(epoch=1, iteration=10 * number, loss=loss)
+        folders.append(run.path)
+    alone = write_log(tmp_path / "log", {"epoch": 1, "iteration": 10, "loss": 1.0})
+    a, b, c = folders
+    assert curves.by_seed([*folders, alone]) == [[a, c], [b], [alone]]
+    found = curves.band([curves.read_curves(run)["loss"] for run in (a, c)])
+    assert found.tolist() == [[10, 20], [2.5, 3.5], [1, 2], [4, 5]]  # c alone has iteration 30
+    drawn = [str(folder) for folder in folders]
+    assert report.main(["curves", *drawn, "--out", str(tmp_path / "curves.png")]) == 0
 
 
 @pytest.mark.parametrize(

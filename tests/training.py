@@ -131,9 +131,7 @@ def forget_momentum(out):
 
 
 def log(out):
-    """The records of log.jsonl without what depends on the clock."""
+    """The records of log.jsonl without what depends on the clock and the machine."""
     lines = (out / "log.jsonl").read_text().splitlines()
-    return [
-        {key: v for key, v in json.loads(line).items() if key != "samples_per_second"}
-        for line in lines
-    ]
+    cost = ("samples_per_second", "seconds", "memory_mb")
+    return [{k: v for k, v in json.loads(line).items() if k not in cost} for line in lines]

@@ -37,6 +37,7 @@ from tools.shared.pictures import colours, data_uri, error_map, shrink
 from tools.reporting.evaluation import Evaluation, KittiEvaluation
 from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
+from train.errors import RunError
 from train.machine import PROJECT
 
 TEMPLATE = PROJECT / "tools" / "reporting" / "page.html.j2"
@@ -147,11 +148,22 @@ def _parser() -> argparse.ArgumentParser:
     curves.set_defaults(run=_curves)
     curves.add_argument("runs", nargs="+", type=Path, help="run folders")
     curves.add_argument("--out", default=Path("curves.png"), type=Path, metavar="FILE")
+    _add_overwrite(curves)
     runs = commands.add_parser("runs", help="what differs between runs, and what came of them")
     runs.set_defaults(run=_runs)
     runs.add_argument("runs", nargs="+", type=Path, help="run folders")
     runs.add_argument("--csv", type=Path, metavar="FILE", help="write the table there too")
+    _add_overwrite(runs)
     return parser
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="a file that is there already")
+
+
+def _check_new(file: Path, overwrite: bool) -> None:
+    if file.exists() and not overwrite:
+        raise RunError(f"{file}: exists already; name another file, or give --overwrite")
 
 
 def _page(args: argparse.Namespace) -> int:
@@ -171,12 +183,15 @@ def _curves(args: argparse.Namespace) -> int:
     # Importing matplotlib fails where no temporary folder can be written; the rest does without.
     from tools.reporting.curves import draw_curves
 
+    _check_new(args.out, args.overwrite)
     draw_curves(args.runs, args.out)
     print(f"{args.out}: {len(args.runs)} run{'s' if len(args.runs) > 1 else ''}")
     return 0
 
 
 def _runs(args: argparse.Namespace) -> int:
+    if args.csv:
+        _check_new(args.csv, args.overwrite)
     rows = compare(args.runs)
     if args.csv:  # before a reader of the output can leave
         write_csv(args.csv, rows)

@@ -204,6 +204,16 @@ def check_address_space() -> None:
         )
 
 
+def peak_memory() -> float:
+    """Return the most memory in MB (2**20 bytes) that this process has held.
+
+    ``ru_maxrss`` would not do: a process inherits it from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kib = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(kib[1]) / 1024 if kib else float("nan")
+
+
 def processor() -> str:
     """Return the processor's name and which of `INSTRUCTIONS` it has."""
     present = instructions()

@@ -23,7 +23,7 @@ from configs.schema import Config
 
 from .errors import RunError
 from .folding import inference_graph
-from .machine import cgroup_folders
+from .machine import cgroup_folders, peak_memory
 from .network import INPUTS, build_symbol, param_shapes
 
 FLOAT = 4  # bytes
@@ -160,6 +160,14 @@ def free_bytes(
         left = _cgroup_left(folder)
         free = free if left is None else min(free, left)
     return free
+
+
+def used_bytes(contexts: Sequence[mx.Context]) -> int:
+    """Return the most that this process has held; of GPUs, what is taken of the fullest now."""
+    if contexts[0].device_type == "cpu":
+        return int(peak_memory() * 2**20)
+    told = (mx.context.gpu_memory_info(context.device_id) for context in contexts)
+    return max(total - free for free, total in told)
 
 
 def _cgroup_left(folder: Path) -> int | None:

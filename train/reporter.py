@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from configs.datasets import DatasetSpec
 from configs.schema import Solver
 
 from .checkpoint import Progress
@@ -35,10 +36,10 @@ class Reporter:
         workers of a distributed job but the first.
     epochs, iterations, done : int
         Length of the whole run, and the iterations that are done at the start.
-    classes : sequence of str
-        Names by train id.
-    palette : ndarray or None
-        (256, 3) uint8 RGB by train id, for pictures.
+    dataset : DatasetSpec, optional
+        Whose classes are validated.
+    used : callable
+        Gives the bytes that training holds.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Reporter:
         epochs: int,
         iterations: int,
         done: int,
-        classes: Sequence[str] = (),
-        palette: Any = None,
+        dataset: DatasetSpec | None = None,
+        used: Callable[[], int] = lambda: 0,
     ):
         self._run, self._epochs, self._iterations = run, epochs, iterations
-        self._classes, self._palette = classes, palette
+        self._classes = [row.name for row in dataset.train_classes] if dataset else []
+        self._palette, self._used = dataset.palette if dataset else None, used
         self._before = run.last_validation() if run else None
         self._board = Board(run.path, done) if run else None
         console = Console(stderr=True, markup=False)
@@ -107,6 +109,7 @@ class Reporter:
             iteration,
             {"epoch": epoch, "iteration": iteration},
             {"lr": lr, "loss": loss, "train_miou": miou, "samples_per_second": round(rate, 3)},
+            {"seconds": round(seconds, 3), "memory_mb": round(self._used() / 1e6)},
         )
         if miou is None:
             self._explain("the crops", "no pixel of them has a class, so nothing is learnt of them")
@@ -131,7 +134,8 @@ class Reporter:
 
     def validation(self, epoch: int, iteration: int, scores: dict[str, Any]) -> None:
         """Report the scores on the validation split after ``epoch`` epochs, class by class."""
-        self._write(iteration, {"epoch": epoch}, scores)
+        seconds = round(time.monotonic() - self._since, 3)
+        self._write(iteration, {"epoch": epoch}, scores, {"seconds": seconds})
         found = [(name, iou) for name, iou in zip(self._classes, scores["val_iou"])]
         if self._board:
             present = {f"val_iou/{name}": iou for name, iou in found if iou is not None}
@@ -178,9 +182,12 @@ class Reporter:
             self._explained.add(what)
             log.warning("%s: %s (python tools/prepare_data.py check shows the classes)", what, why)
 
-    def _write(self, iteration: int, place: dict[str, int], scores: dict[str, Any]) -> None:
+    def _write(
+        self, iteration: int, place: dict[str, int], scores: dict[str, Any], cost: dict[str, float]
+    ) -> None:
+        """Write a record; its cost in time and memory is no curve."""
         if self._run:
-            self._run.log(**place, **scores)
+            self._run.log(**place, **scores, **cost)
         if self._board:
             numbers = {k: v for k, v in scores.items() if isinstance(v, float)}
             self._board.scalars(iteration, numbers)

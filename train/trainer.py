@@ -6,6 +6,7 @@ import logging
 import math
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mxnet as mx
@@ -22,7 +23,7 @@ from .data import open_batches, open_split, with_class_weights
 from .distributed.workers import Workers
 from .errors import RunError
 from .health import EXPLODED, EXPLODED_FOR, cross_entropy, explained, lost
-from .memory import check_training
+from .memory import check_training, used_bytes
 from .metrics import confusion_matrix, iou, mean_score, or_none
 from .module import TrainingModule
 from .network import build_symbol
@@ -86,28 +87,27 @@ def train(
     run, solver = RunDir(out), config.solver
     with Workers(solver.kvstore) as workers:
         check(config, dataset, contexts, out)
-        writes = workers.rank == 0
+        validates = workers.rank == 0  # and writes
         frames = None
         if config.data.val_split:
             frames = open_split(dataset, data_root, config.data.val_split)
-        frame_hw = frames.hw(0) if frames and writes else None
+        frame_hw = frames.hw(0) if frames and validates else None
         memory = check_training(config, dataset, contexts, frame_hw, ignore_memory)
+
         batches = open_batches(config, dataset, data_root, workers.count, workers.rank)
         config = with_class_weights(config, dataset, batches.reader)
-        folder = run.open(config, dataset, resume, allow_changes) if writes else run.join()
+
+        folder = run.open(config, dataset, resume, allow_changes) if validates else run.join()
         with closing(batches), folder, explained(config, out, data_root):
-            weights = zip(dataset.train_classes, config.solver.class_weights)
-            if shown := ", ".join(f"{row.name} {weight:g}" for row, weight in weights):
-                log.info("solver.class_weights: %s", shown)
             progress, module = start(
                 config, dataset, batches, contexts, run, workers, allow_changes
             )
-            iterations = solver.epochs * len(batches)
             reporter = Reporter(
-                run if writes else None, solver.epochs, iterations, progress.iteration,
-                [row.name for row in dataset.train_classes], dataset.palette,
+                run if validates else None, solver.epochs, solver.epochs * len(batches),
+                progress.iteration, dataset, partial(used_bytes, contexts),
             )  # fmt: skip
-            reporter.say(*_summary(config, batches, frames, module, contexts, memory, out))
+            what = _summary(config, dataset, batches, frames, module, contexts, memory)
+            reporter.say(*what, f"everything goes to {out}")
             trainer = Trainer(
                 config, dataset, batches, frames, contexts[0], module, progress, reporter, run,
                 workers,
@@ -117,23 +117,26 @@ def train(
 
 def _summary(
     config: Config,
+    dataset: DatasetSpec,
     batches: SegmentationIter,
     frames: Frames | None,
     module: TrainingModule,
     contexts: list[mx.Context],
     memory: int,
-    out: Path,
 ) -> list[str]:
     """Say what is trained on what."""
     data, solver, network = config.data, config.solver, config.network
     scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
     parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""
+    named = zip(dataset.train_classes, solver.class_weights)
+    weights = ", ".join(f"{row.name} {weight:g}" for row, weight in named)
     return [
         f"training: ResNet-{network.depth}, {network.decoder}, {module.size / 1e6:.1f} M "
         f"parameters, on {', '.join(map(str, contexts))}; about {memory / 1e9:.1f} GB of memory",
         f"data: {len(batches.reader)} patches of {data.dataset} {data.train_split}{scored}",
         f"epochs: {solver.epochs} of {len(batches)} iterations, {solver.batch_size} crops of "
-        f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}; everything goes to {out}",
+        f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}",
+        *([f"solver.class_weights: {weights}"] if weights else []),
     ]
 
 

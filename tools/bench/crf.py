@@ -21,10 +21,10 @@ import numpy as np
 
 from configs.schema import Crf
 from tools.inference.dense_crf import Frame, affordable_jobs, read_frame, refine, refine_frame
-from tools.bench.measuring import in_turn, peak_memory, row
+from tools.bench.measuring import in_turn, row
 from tools.shared.parallel import in_processes
 from tools.shared.probabilities import PROBABILITY_SCALE, write_probabilities
-from train.machine import PROJECT
+from train.machine import PROJECT, peak_memory
 
 SIZES = ((512, 1024),)  # half of Cityscapes, for its whole frames take seven minutes
 CLASSES, PRESENT = 19, 10

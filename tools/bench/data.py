@@ -18,10 +18,10 @@ from configs.loader import load_config
 from configs.schema import Data, Network
 from data_iter.datasets import LAYOUTS, find_samples
 from data_iter.frames import FileFrames
-from tools.bench.measuring import in_turn, peak_memory, row
+from tools.bench.measuring import in_turn, row
 from tools.dataset.packing import pack
 from train.data import open_batches
-from train.machine import PROJECT
+from train.machine import PROJECT, peak_memory
 
 CONFIG = PROJECT / "configs" / "duc_hdc.cfg"
 FRAMES = 12

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -60,13 +58,3 @@ def row(
         "ratio": ratio,
         "runs": len(values),
     }
-
-
-def peak_memory() -> float:
-    """Return the most memory in MB (2**20 bytes) that this process has held.
-
-    ``ru_maxrss`` would not do: a process inherits it from the one that started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kib = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(kib[1]) / 1024 if kib else float("nan")

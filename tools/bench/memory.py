@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tools.bench.measuring import peak_memory, row
-from train.machine import PROJECT
+from tools.bench.measuring import row
+from train.machine import PROJECT, peak_memory
 
 MEGABYTE = 2**20
 # Name, configuration, and what differs from it: three networks at two sizes.

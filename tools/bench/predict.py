@@ -26,7 +26,7 @@ from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from data_iter.image_files import read_image
-from tools.bench.measuring import in_turn, peak_memory, row
+from tools.bench.measuring import in_turn, row
 from tools.inference.backends import open_segmenter, require, run_on
 from tools.inference.images import overlapped, segment, write_result
 from tools.inference.precision import require_bf16
@@ -36,7 +36,7 @@ from tools.inference.predictor import Predictor
 from tools.inference.run import read_run
 from train.errors import RunError
 from train.initial import initial_params
-from train.machine import PROJECT
+from train.machine import PROJECT, peak_memory
 from train.run_dir import RunDir
 
 CONFIG = PROJECT / "configs" / "release.cfg"

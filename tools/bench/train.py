@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.bench.measuring import in_turn, peak_memory, row
+from tools.bench.measuring import in_turn, row
 from tools.toy.folder import make
-from train.machine import PROJECT, allowed_cores
+from train.machine import PROJECT, allowed_cores, peak_memory
 
 CONFIG = PROJECT / "configs" / "toy.cfg"
 ITERATIONS = 20  # per run; the last one computes the training mIoU, as solver.log_every = 20 does

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from configs.loader import dump
+from configs.schema import Experiment
 from train.atomic import atomic_write
 from train.errors import RunError
 from train.run_dir import LOG, RunDir
@@ -23,6 +27,9 @@ Curve = tuple[array, array]  # iterations and values
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
     """Draw runs over each other into a PNG, iterations to the right.
+
+    Runs whose configurations differ in nothing but the seed are one line, their mean, in a band
+    from the lowest value to the highest.
 
     Parameters
     ----------
@@ -39,12 +46,14 @@ def draw_curves(runs: Sequence[Path], out: Path) -> None:
     figure = Figure(figsize=(9, 11))  # needs no screen
     loss, rate, score = figure.subplots(3, 1, sharex=True)
     colors = itertools.cycle(rcParams["axes.prop_cycle"].by_key()["color"])
-    for color, run in zip(colors, runs):
-        curves = read_curves(run)
-        _line(loss, curves["loss"], color=color, label=run.name)
-        _line(rate, curves["lr"], color=color, label=run.name)
+    for color, group in zip(colors, by_seed(runs)):
+        read = [read_curves(run) for run in group]
+        curves = {key: [curves[key] for curves in read] for key in KEYS}
+        label = group[0].name + (f" and {len(group) - 1} more seeds" if len(group) > 1 else "")
+        _line(loss, curves["loss"], color=color, label=label)
+        _line(rate, curves["lr"], color=color, label=label)
         _line(score, curves["train_miou"], color=color, alpha=0.5, linestyle=":")
-        _line(score, curves["val_miou"], color=color, label=run.name, marker="o", markersize=3)
+        _line(score, curves["val_miou"], color=color, label=label, marker="o", markersize=3)
     loss.set_ylabel("loss")
     loss.set_yscale("log")
     rate.set_ylabel("learning rate")
@@ -76,6 +85,29 @@ def read_curves(run: Path) -> dict[str, Curve]:
     return curves
 
 
-def _line(axes: Axes, curve: Curve, **style: object) -> None:
-    if curve[0]:
-        axes.plot(*curve, **style)
+def by_seed(runs: Sequence[Path]) -> list[list[Path]]:
+    """Put runs together that differ in the seed alone; a folder with a log only stays alone."""
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        alike = str(run)
+        if RunDir(run).begun():
+            config = RunDir(run).load()[0]
+            alike = dump(dataclasses.replace(config, experiment=Experiment()))
+        groups.setdefault(alike, []).append(run)
+    return list(groups.values())
+
+
+def band(curves: Sequence[Curve]) -> np.ndarray:
+    """Return (4, n): the iterations of all curves; the mean, lowest and highest value there."""
+    points = [dict(zip(*curve)) for curve in curves]
+    shared = sorted(set.intersection(*map(set, points)))
+    values = np.array([[one[iteration] for iteration in shared] for one in points])
+    return np.array([shared, values.mean(axis=0), values.min(axis=0), values.max(axis=0)])
+
+
+def _line(axes: Axes, curves: Sequence[Curve], **style: object) -> None:
+    iterations, mean, lowest, highest = band(curves)
+    if iterations.size:
+        axes.plot(iterations, mean, **style)
+    if len(curves) > 1:
+        axes.fill_between(iterations, lowest, highest, color=style["color"], alpha=0.2)

@@ -13,7 +13,9 @@ from configs.schema import SECTIONS, Config
 from train.atomic import atomic_write
 from train.run_dir import RunDir
 
-SCORES = ("best mIoU", "best epoch", "last mIoU", "epochs", "samples/s")
+SCORES = (
+    "best mIoU", "best epoch", "last mIoU", "epochs", "samples/s", "hours", "memory GB",
+)  # fmt: skip
 
 
 def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -23,7 +25,8 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     -------
     list of dict
         ``run``, each key of the configuration that is not the same in all runs, and `SCORES`, mIoU
-        from 0 to 1; None where a run has no such number yet.
+        from 0 to 1, the hours of all starts, and the most memory that the process (a GPU) held;
+        None where a run has no such number yet.
 
     Raises
     ------
@@ -60,10 +63,13 @@ def _scores(run: RunDir) -> dict[str, Any]:
     scores = [(r["val_miou"], r["epoch"]) for r in records if r.get("val_miou") is not None]
     best = max(scores, key=lambda pair: pair[0], default=(None, None))
     rates = [r["samples_per_second"] for r in records if "samples_per_second" in r]
+    seconds, memory = ([r[key] for r in records if key in r] for key in ("seconds", "memory_mb"))
     found = (
         *best,
         scores[-1][0] if scores else None,
         max((r["epoch"] for r in records if "epoch" in r), default=None),
         statistics.median(rates) if rates else None,
+        sum(seconds) / 3600 if seconds else None,
+        max(memory) / 1e3 if memory else None,
     )
     return dict(zip(SCORES, found))
