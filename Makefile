@@ -47,8 +47,8 @@ embedded: $(INSTALLED)  ## train the network in models/ (CAMVID=DIR WEIGHTS=FILE
 	  --set 'solver.freeze=conv*' --set solver.learn_bn_epochs=0 --set solver.lr=0.1 --set solver.epochs=3
 	$(TRAIN) --out $(EMBEDDED)/camvid --set solver.init_from=$(EMBEDDED)/warm
 
-test: $(INSTALLED)  ## run every test
-	$(PY) -m pytest
+test: $(INSTALLED)  ## run every test, two files at a time
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## check style and types
 	$(PY) -m ruff check .

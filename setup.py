@@ -34,10 +34,16 @@ setup(
     version="0.1.0",
     description="Dense Upsampling and Hybrid Dilated Convolution for segmentation, in MXNet",
     license="Apache-2.0",
-    packages=find_packages(include=["configs*", "symbols*", "data_iter*", "train*", "tools*"]),
+    packages=[
+        *find_packages(include=["configs*", "symbols*", "data_iter*", "train*", "tools*"]),
+        "models",
+        "models.camvid",  # data alone: the network that predict.py uses by default
+    ],
     package_data={
         "configs": ["*.cfg", "studies/*"],
         "configs.datasets": ["*.yaml"],
+        "models": ["README.md"],
+        "models.camvid": ["*"],
         "tools.reporting": ["*.j2"],
         "tools.serving": ["*.html"],
         "tools.weights": ["*.yaml"],
@@ -76,6 +82,7 @@ setup(
             "mypy>=1.11",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",  # 'make test' runs two files at a time
             "ruff>=0.12",
             "types-PyYAML>=6",
         ],
