@@ -82,6 +82,8 @@ def test_all_is_every_epoch_however_many():
     for name in ("toy", "camvid"):
         config = load_config(PROJECT / f"configs/{name}.cfg", ["solver.epochs=3"])
         assert config.solver.learn_bn_epochs == config.solver.epochs == 3
+    own = load_config(PROJECT / "configs/own.cfg", ["solver.epochs=3"]).solver
+    assert (own.epochs, own.learn_bn_epochs, own.class_weights) == (3, 0, ("auto",))
     config = load_config(PROJECT / "configs/toy.cfg", ["solver.learn_bn_epochs=all"])
     assert config.solver.learn_bn_epochs == config.solver.epochs
 

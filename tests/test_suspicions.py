@@ -137,3 +137,14 @@ def test_the_ignored_value_may_have_any_colour(tmp_path):
     image.putpalette(palette.tobytes())
     image.save(file)
     assert "0 (background) in that of person" in foreign_palette(file, counts, spec)
+
+
+def test_brackets_in_a_split_are_shown_in_the_progress_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "[red]old").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / kind / "[red]old/a.png"), np.zeros((9, 12), np.uint8))
+    (tmp_path / "own.yaml").write_text("name: own\nclasses: [road]\n")
+    check = ["check", "--dataset", str(tmp_path / "own.yaml"), "--data-root", str(tmp_path)]
+    assert prepare_data.main(check) == 0
+    assert "Reading [red]old" in capsys.readouterr().err

@@ -38,6 +38,7 @@ from contextlib import closing, contextmanager, nullcontext
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, track
 from rich.table import Table
 
@@ -218,13 +219,14 @@ def segment_video(
         if labels_to:
             labels_to.mkdir(exist_ok=True)
         total = -(-film.promised // args.every) or None
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(escape(name), total=total)
         counts = np.zeros(network.dataset.num_classes, np.int64)
         done = 0
         for frame in segment_film(film, out, network, args.every, labels_to, args.legend):
             counts, done = counts + frame, done + 1
             speed = progress.tasks[0].speed or 0
-            progress.update(task, advance=1, description=f"{name}, {speed:.1f} frames a second")
+            said = escape(f"{name}, {speed:.1f} frames a second")
+            progress.update(task, advance=1, description=said)
     print_shares(counts, network.dataset, console)
     print(f"{out}: {done} frames")
     if total and done < total:

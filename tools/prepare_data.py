@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -181,7 +182,7 @@ def _progress(title: str) -> Iterator[Callable]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
 
         def start(total: int) -> Callable[..., None]:
-            task = bar.add_task(title, total=total)
+            task = bar.add_task(escape(title), total=total)
             return lambda count=1: bar.advance(task, count)
 
         yield start
