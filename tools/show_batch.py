@@ -33,6 +33,7 @@ from train.network import cell_layout
 
 COLUMNS = 4  # samples side by side, two pictures each
 GAP = 6  # pixels of white between pictures
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
 @command
@@ -63,7 +64,7 @@ def main(argv=None) -> int:
     batches.close()
     grid = draw(batch, config, dataset)
     with atomic_write(args.out) as file:
-        file.write_bytes(cv2.imencode(args.out.suffix, grid[:, :, ::-1])[1].tobytes())
+        file.write_bytes(cv2.imencode(args.out.suffix, grid[:, :, ::-1], QUALITY)[1].tobytes())
     print(f"{args.out}: batch {args.batch} of epoch {args.epoch}, {len(batch.index)} crops")
     return 0
 
