@@ -1,9 +1,12 @@
-"""Sizes at which MXNet's convolution ends the process, and the way round them.
+"""Sizes at which MXNet's 1x1 convolution ends the process, and the way round them.
 
-On processors with AVX-512, a 1x1 convolution of MXNet 1.9.1 (oneDNN 2.4.4) was seen to divide by
-zero (SIGFPE) where its output has exactly 2^27 or 2^28 numbers, such as the 2048 channels of res5
-for a frame of 1024x2048 at downsampling rate 4. With AVX2 alone it does not. A 1x1 convolution
-looks at no neighbours, so it may as well be computed some rows at a time: the result is the same.
+On processors with AVX-512, MXNet 1.9.1 (oneDNN 2.4.4) divides by zero (SIGFPE) while it prepares a
+1x1 convolution for inference. Its estimate of a blocking (``brg_blocking_t::est_eff_1x1`` of
+``jit_brgemm_conv_utils.cpp``) divides by rows * (rows * columns) * blocks of channels, an int of 32
+bits, and at some sizes that is a multiple of 2^32: the 2048 channels of res5 for a frame of
+1024x2048 at downsampling rate 4, or 241 to 256 channels of 512x1024. It is so in fp32, bf16 and
+int8. A 1x1 convolution looks at no neighbours, so it may as well be computed some rows at a time:
+the result is the same.
 """
 
 from __future__ import annotations
@@ -11,10 +14,24 @@ from __future__ import annotations
 import json
 from ast import literal_eval
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import mxnet as mx
 
-DEADLY = 2**27  # numbers; its multiples are avoided
+OVERFLOW = 2**32
+BLOCKS = (16, 32, 48, 64)  # of channels, that oneDNN tries
+FUSED = "_sg_mkldnn_conv"  # a convolution with what was fused into it, as in every int8 graph
+
+
+class Cut(NamedTuple):
+    """How a convolution is cut: into ``parts`` that give ``rows`` rows together."""
+
+    parts: int
+    rows: int
+
+    def begins(self, stride: int = 1) -> list[int]:
+        """First row of each part, of an input that has ``stride`` rows for each of the output."""
+        return [stride * (self.rows * part // self.parts) for part in range(self.parts)]
 
 
 def split_convolutions(
@@ -36,71 +53,107 @@ def split_convolutions(
     Symbol
         The same function of the same parameters; ``symbol`` itself where no size is deadly.
     """
-    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
-    parts = _parts(symbol, nodes, shapes, training)
-    if not parts:
+    text = json.loads(symbol.tojson(remove_amp_cast=False))
+    nodes = text["nodes"]
+    cuts = _cuts(symbol, nodes, shapes, training)
+    if not cuts:
         return symbol
-    heads = json.loads(symbol.tojson(remove_amp_cast=False))["heads"]
     kept: list[dict] = []
-    place: list[int] = []  # of each old node among the kept ones
+    whole: list[int] = []  # place of each old node among the kept ones: of its first output
+    others: list[int] = []  # and of its other outputs
+
+    def moved(source: int, output: int, *rest: int) -> list[int]:
+        return [(others if output else whole)[source], output, *rest]
+
     for old, node in enumerate(nodes):
-        node["inputs"] = [[place[source], *rest] for source, *rest in node["inputs"]]
-        kept += _in_parts(node, parts[old], len(kept)) if old in parts else [node]
-        place.append(len(kept) - 1)
+        node["inputs"] = [moved(*source) for source in node["inputs"]]
+        kept += _in_parts(node, cuts[old], len(kept)) if old in cuts else [node]
+        whole.append(len(kept) - 1)
+        others.append(len(kept) - 2 if old in cuts else len(kept) - 1)  # each part has the same
     graph = {
         "nodes": kept,
         "arg_nodes": [index for index, node in enumerate(kept) if node["op"] == "null"],
-        "heads": [[place[node], *rest] for node, *rest in heads],
+        "heads": [moved(*head) for head in text["heads"]],
         "attrs": {"mxnet_version": ["int", 10901]},
     }
     return mx.sym.load_json(json.dumps(graph))
 
 
-def _parts(
+def _cuts(
     symbol: mx.sym.Symbol,
     nodes: list[dict],
     shapes: Mapping[str, tuple[int, ...]],
     training: bool,
-) -> dict[int, list[int]]:
-    """First row of the input that each part of a deadly convolution takes, by its node's number."""
+) -> dict[int, Cut]:
+    """Say how each deadly convolution is cut, by its node's number."""
+    found = {number: inner for number, node in enumerate(nodes) if (inner := _pointwise(node))}
+    if not found:
+        return {}
     inner = symbol.get_internals()
     sizes = dict(zip(inner.list_outputs(), inner.infer_shape(**shapes)[1]))
-    found = {}
-    for number, node in enumerate(nodes):
-        if node["op"] != "Convolution" or node["attrs"]["kernel"] != "(1, 1)":
-            continue
-        source = nodes[node["inputs"][0][0]]
-        taken = sizes[source["name"] if source["op"] == "null" else f"{source['name']}_output"]
-        made = sizes[f"{node['name']}_output"]
-        counts = [_count(made), *([_count(taken)] if training else [])]
-        deadly = [count for count in counts if count % DEADLY == 0]
+    cuts = {}
+    for number in found:
+        source = nodes[nodes[number]["inputs"][0][0]]
+        taken = source["name"] if source["op"] == "null" else f"{source['name']}_output"
+        made = sizes[f"{nodes[number]['name']}_output"]
+        deadly = [shape for shape in (made, *([sizes[taken]] if training else [])) if _dies(shape)]
         if deadly:
-            parts = 2 * max(deadly) // DEADLY
-            stride, _ = literal_eval(node["attrs"].get("stride", "(1, 1)"))
-            found[number] = [stride * (made[2] * part // parts) for part in range(parts)]
-    return found
+            cuts[number] = Cut(max(map(_parts, deadly)), made[2])
+    return cuts
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    return shape[0] * shape[1] * shape[2] * shape[3]
+def _dies(shape: tuple[int, ...]) -> bool:
+    return any(_product(shape, block) % OVERFLOW == 0 for block in BLOCKS)
 
 
-def _in_parts(node: dict, rows: list[int], first: int) -> list[dict]:
+def _parts(shape: tuple[int, ...]) -> int:
+    """Count the parts that are each too small for an overflow."""
+    batch, channels, rows, columns = shape
+    parts = 2
+    while _product((batch, channels, -(-rows // parts), columns), min(BLOCKS)) >= OVERFLOW:
+        parts += 1
+    return parts
+
+
+def _product(shape: tuple[int, ...], block: int) -> int:
+    _, channels, rows, columns = shape
+    return rows * rows * columns * -(-channels // block)
+
+
+def _pointwise(node: dict) -> dict | None:
+    """Return the attributes of the 1x1 convolution that a node is, or has inside."""
+    inside = node["subgraphs"][0]["nodes"] if node["op"] == FUSED else [node]
+    for one in inside:
+        if one["op"] == "Convolution" and one["attrs"]["kernel"] == "(1, 1)":
+            return one["attrs"]
+    return None
+
+
+def _in_parts(node: dict, cut: Cut, first: int) -> list[dict]:
     """Nodes that compute ``node``: the last one has its name; ``first`` is the first's number."""
-    name, count = node["name"], len(rows)
-    data, *params = node["inputs"]
-    indices = {"axis": "2", "indices": str(tuple(rows)), "sections": "0", "squeeze_axis": "False"}
-    convolutions = [
-        {**node, "name": f"{name}/part{part}", "inputs": [[first, part, 0], *params]}
-        for part in range(count)
-    ]
-    return [
-        {"op": "_split_v2", "name": f"{name}/rows", "attrs": indices, "inputs": [data]},
-        *convolutions,
-        {
-            "op": "Concat",
-            "name": name,
-            "attrs": {"num_args": str(count), "dim": "2"},
-            "inputs": [[first + 1 + part, 0, 0] for part in range(count)],
-        },
-    ]
+    attrs = _pointwise(node)
+    stride, _ = literal_eval(attrs.get("stride", "(1, 1)"))
+    strides = {0: stride}  # of the inputs that have rows
+    if (
+        node.get("attrs", {}).get("with_sum") == "true"
+    ):  # fused: what is added comes after the parameters
+        strides[3 if attrs.get("no_bias", "False") == "False" else 2] = 1
+    name, made = node["name"], []
+    for place, step in strides.items():
+        begins = str(tuple(cut.begins(step)))
+        rows = {"axis": "2", "indices": begins, "sections": "0", "squeeze_axis": "False"}
+        made.append(
+            {"op": "_split_v2", "name": f"{name}/rows{place}", "attrs": rows,
+             "inputs": [node["inputs"][place]]}
+        )  # fmt: skip
+    splits = dict(zip(strides, range(first, first + len(strides))))
+    for part in range(cut.parts):
+        inputs = [
+            [splits[place], part, 0] if place in splits else source
+            for place, source in enumerate(node["inputs"])
+        ]
+        made.append({**node, "name": f"{name}/part{part}", "inputs": inputs})
+    begin = first + len(strides)
+    together = [[begin + part, 0, 0] for part in range(cut.parts)]
+    attrs = {"num_args": str(cut.parts), "dim": "2"}
+    return [*made, {"op": "Concat", "name": name, "attrs": attrs, "inputs": together}]
