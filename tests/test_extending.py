@@ -18,14 +18,11 @@ from configs.datasets import load_dataset
 from configs.loader import load_config
 from symbols.decoders import DECODERS, Decoder
 from symbols.head import OWN
-from train import run_dir
 from train.errors import RunError
 from train.network import build_symbol
 from train.run_dir import RunDir
 from train.segmenter import Segmenter
 from train.start import check
-from train.stop import StopWish
-from train.trainer import train
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 TABLES = {
@@ -87,17 +84,10 @@ EXAMPLES = (
 def test_what_is_added_trains_validates_and_predicts(root, tmp_path, monkeypatch, options):
     add_examples(monkeypatch)
     monkeypatch.setitem(DECODERS, "halves", Decoder(halves, lambda down, cell: (down // 2, 1)))
-    monkeypatch.setattr(run_dir, "_log_to", lambda *handlers: [h.close() for h in handlers])
-    options = [
-        *options,
-        f"data.dataset={root / 'paired.yaml'}",
-        "solver.log_every=1",
-        "solver.epochs=2",
-    ]
-    config = load_config(root / "tiny.cfg", options)
-    dataset = load_dataset(config.data.dataset)
+    options = [*options, f"data.dataset={root / 'paired.yaml'}", *SHORT]
     out = tmp_path / "run"
-    assert train(config, dataset, root, out, [mx.cpu()], stop=StopWish()) == 0
+    ended = training.train(root, out, *(f"--set={option}" for option in options))
+    assert ended.returncode == 0, ended.stderr
     records = training.log(out)
     losses = [record["loss"] for record in records if "loss" in record]
     assert len(losses) == 4 and losses[-1] < losses[0]

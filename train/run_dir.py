@@ -81,7 +81,7 @@ class RunDir:
                     self.describe(config, dataset)
                 elif not allow_changes:
                     self._check_same(config, dataset)
-                _log_to(logging.FileHandler(self.path / "train.log"))
+                log_to(logging.FileHandler(self.path / "train.log"))
                 yield
             except Exception:
                 if not (goes_on or self.log_bytes or read_manifest(self.path)):
@@ -91,7 +91,7 @@ class RunDir:
     @contextmanager
     def join(self) -> Iterator[None]:
         """Take part in a job whose rank 0 holds the folder; write nothing in it."""
-        _log_to()
+        log_to()
         yield
 
     def create(self, config: Config, dataset: DatasetSpec) -> None:
@@ -117,7 +117,7 @@ class RunDir:
 
     def _clear(self, itself: bool) -> None:
         """Remove all files, and the folder ``itself``."""
-        _log_to()  # closes train.log
+        log_to()  # closes train.log
         with suppress(OSError):  # what went wrong before is what counts
             for entry in self.path.iterdir():
                 if entry.is_dir():
@@ -317,7 +317,8 @@ def new_run(out: Path) -> Iterator[RunDir]:
         yield RunDir(made)
 
 
-def _log_to(*files: logging.Handler) -> None:
+def log_to(*files: logging.Handler) -> None:
+    """Log to the screen, and to nothing else but ``files``."""
     # A terminal has the progress bar instead of lines, but for warnings.
     screen = logging.StreamHandler()
     if sys.stderr.isatty():

@@ -29,7 +29,7 @@ from .module import TrainingModule
 from .network import build_symbol
 from .params import Params, join_params
 from .reporter import Reporter
-from .run_dir import RunDir
+from .run_dir import RunDir, log_to
 from .segmenter import Segmenter
 from .start import check, start
 from .stop import SAVED, StopWish
@@ -85,6 +85,7 @@ def train(
         The data, the run folder or the machine cannot be used, or training cannot go on.
     """
     run, solver = RunDir(out), config.solver
+    log_to()  # what is read before the folder is open may be worth a warning, too
     with Workers(solver.kvstore) as workers:
         check(config, dataset, contexts, out)
         validates = workers.rank == 0  # and writes
