@@ -31,9 +31,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from configs.datasets import load_dataset
+from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
+from configs.schema import Config
 from train.atomic import atomic_write
 from train.memory import TrainingMemory, planned_bytes
 from train.network import build_symbol
@@ -73,7 +74,6 @@ def main(argv=None) -> int:
     side = config.network.downsample
     if any(length % side for length in hw):
         raise ConfigError(f"--hw {options.hw}: expected HEIGHT,WIDTH, multiples of {side}")
-    frame_hw = parse_hw("--frame", options.frame) if config.data.val_split else None
     dataset = load_dataset(config.data.dataset)
     symbol = build_symbol(config, dataset)
     if options.symbol:
@@ -83,30 +83,42 @@ def main(argv=None) -> int:
     layers = summarise(symbol, data_shape)
     console = Console(markup=False)
     console.print(layers_table(layers, f"{options.config.stem}, input {hw[0]} x {hw[1]}"))
+    for line in costs(config, dataset, layers, data_shape, options.frame):
+        console.print(line, soft_wrap=True)
+    if options.symbol:
+        console.print(f"saved {options.symbol}")
+    return 0
+
+
+def costs(
+    config: Config,
+    dataset: DatasetSpec,
+    layers: list[Layer],
+    data_shape: tuple[int, int, int, int],
+    frame: str,
+) -> list[str]:
+    """Say what a network takes in parameters, computation and memory."""
+    symbol = build_symbol(config, dataset)
     parameters = sum(layer.parameters for layer in layers)
     kept = sum(layer.activations for layer in layers)
     training, predicting = (planned_bytes(symbol, data_shape, req) for req in ("write", "null"))
     batch, parts = config.solver.batch_size, config.solver.accumulate
+    frame_hw = parse_hw("--frame", frame) if config.data.val_split else None
     memory = TrainingMemory(config, dataset, frame_hw=frame_hw)
-    for line in (
+    total = f"training on one CPU needs about {memory.total(crop_hw=data_shape[2:]) / 1e9:.1f} GB"
+    if parts > 1:
+        total += f" in {parts} parts"
+    if frame_hw:
+        total += f", {memory.validation / 1e9:.1f} GB of them to validate frames of {frame}"
+    return [
         f"parameters: {parameters / 1e6:.1f} M, {mega(parameters * BYTES)} MB; "
         f"with gradients and momentum {mega(COPIES * parameters * BYTES)} MB on every device",
         f"multiply-adds: {sum(layer.multiply_adds for layer in layers) / 1e9:.1f} G an image",
         f"activations: {mega(kept * BYTES)} MB an image if all were kept; MXNet plans "
         f"{mega(training)} MB to train, {mega(predicting)} MB to predict",
         f"a batch of {batch}: {mega(batch * training)} MB over all devices",
-        f"training on one CPU needs about {memory.total(crop_hw=hw) / 1e9:.1f} GB"
-        + (f" in {parts} parts" if parts > 1 else "")
-        + (
-            f", {memory.validation / 1e9:.1f} GB of them to validate frames of {options.frame}"
-            if frame_hw
-            else ""
-        ),
-    ):
-        console.print(line, soft_wrap=True)
-    if options.symbol:
-        console.print(f"saved {options.symbol}")
-    return 0
+        total,
+    ]
 
 
 def summarise(symbol: mx.sym.Symbol, data_shape: tuple[int, int, int, int]) -> list[Layer]:

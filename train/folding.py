@@ -44,47 +44,49 @@ def fold_batch_norm(
         Its parameters; auxiliary states it has none.
     """
     nodes = json.loads(symbol.tojson())["nodes"]
-    names = [node["name"] for node in nodes]
-    normalised = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}
-    read = {source for node in nodes if node["op"] != "BatchNorm" for source, *_ in node["inputs"]}
-    folded = dict(arg_params)
+    norms = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}
+    params, given = dict(arg_params), {**arg_params, **aux_params}
+    for convolution, norm in norms.items():
+        names = [nodes[source]["name"] for source, *_ in norm["inputs"][1:]]
+        weight, bias = (f"{nodes[convolution]['name']}_{kind}" for kind in ("weight", "bias"))
+        params[weight], params[bias] = _fold(
+            given[weight], *(given[name] for name in names), eps=float(norm["attrs"]["eps"])
+        )
+        for name in names:
+            params.pop(name, None)
+    return _without_norms(nodes, norms), params
+
+
+def _without_norms(nodes: list[dict], norms: Mapping[int, dict]) -> mx.sym.Symbol:
+    """Leave the nodes of batch normalisations out, and give their convolutions a bias.
+
+    ``norms`` has them by the number of the convolution before each.
+    """
+    statistics = {source for norm in norms.values() for source, *_ in norm["inputs"][1:]}
     kept: list[dict] = []
     place: dict[int, int] = {}  # old node -> its index among the kept ones
-
-    def keep(old: int, node: dict) -> None:
+    for old, node in enumerate(nodes):
+        if old in statistics:
+            continue
+        if node["op"] == "BatchNorm":
+            place[old] = place[node["inputs"][0][0]]
+            continue
+        node["inputs"] = [[place[source], *rest] for source, *rest in node["inputs"]]
+        if node["op"] == "relu":
+            node |= FUSABLE_RELU
+        if old in norms:
+            kept.append({"op": "null", "name": f"{node['name']}_bias", "inputs": []})
+            node["inputs"].append([len(kept) - 1, 0, 0])
+            node["attrs"]["no_bias"] = "False"
         place[old] = len(kept)
         kept.append(node)
-
-    for old, node in enumerate(nodes):
-        if node["op"] == "null":
-            if old in read:
-                keep(old, node)
-            else:  # gamma, beta, mean or variance
-                folded.pop(node["name"], None)
-        elif node["op"] == "BatchNorm":
-            place[old] = place[node["inputs"][0][0]]
-        else:
-            inputs = [[place[source], *rest] for source, *rest in node["inputs"]]
-            if old in normalised:
-                norm = normalised[old]
-                statistics = [names[source] for source, *_ in norm["inputs"][1:]]
-                weight, bias = f"{node['name']}_weight", f"{node['name']}_bias"
-                folded[weight], folded[bias] = _fold(
-                    arg_params[weight],
-                    *((arg_params if n in arg_params else aux_params)[n] for n in statistics),
-                    eps=float(norm["attrs"]["eps"]),
-                )
-                kept.append({"op": "null", "name": bias, "inputs": []})
-                inputs.append([len(kept) - 1, 0, 0])
-                node["attrs"]["no_bias"] = "False"
-            keep(old, node | {"inputs": inputs} | (FUSABLE_RELU if node["op"] == "relu" else {}))
     graph = {
         "nodes": kept,
         "arg_nodes": [index for index, node in enumerate(kept) if node["op"] == "null"],
         "heads": [[len(kept) - 1, 0, 0]],
         "attrs": {"mxnet_version": ["int", 10901]},
     }
-    return mx.sym.load_json(json.dumps(graph)), folded
+    return mx.sym.load_json(json.dumps(graph))
 
 
 def _fold(

@@ -7,58 +7,75 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.bench.measuring import in_turn, row
 from tools.toy.folder import make
 from train.machine import PROJECT, allowed_cores, peak_memory
 
-CONFIG = PROJECT / "configs" / "toy.cfg"
-ITERATIONS = 20  # per run; the last one computes the training mIoU, as solver.log_every = 20 does
-CONTEXTS = (1, 2)
+
+class Case(NamedTuple):
+    """One training that is measured."""
+
+    name: str
+    config: str
+    options: tuple[str, ...]
+    contexts: int
+    iterations: int  # of a run; the last computes the training mIoU, more often than by default
+    frame_hw: tuple[int, int]
+
+
+# Closer patches give an epoch more batches than a run takes.
+TOY = ("data.patch_stride=8",)
+# One crop under fixed BN, from random weights, which a rate of 0 leaves as they are.
+RESNET101 = (
+    "data.crop_hw=544,544", "data.patches=grid", "data.patch_hw=400,400", "data.patch_stride=16",
+    "solver.batch_size=1", "solver.init_from=none", "solver.lr=0",
+)  # fmt: skip
+CASES = (
+    Case("toy", "toy", TOY, 1, 20, (128, 256)),
+    Case("toy", "toy", TOY, 2, 20, (128, 256)),
+    Case("resnet101_544", "duc_hdc", RESNET101, 1, 2, (544, 1088)),
+)
 FRAMES = 12
-FRAME_HW = (128, 256)
 
 
-def rows(*, runs: int = 5, contexts: Sequence[int] = CONTEXTS) -> list[dict[str, Any]]:
-    """Train the toy network on generated streets, with 1 and with 2 CPU contexts.
+def rows(*, runs: int = 5, cases: Sequence[Case] = CASES) -> Iterator[dict[str, Any]]:
+    """Train the toy network on 1 and 2 CPU contexts, and ResNet-101, on generated streets.
 
-    ``train_bare`` is the rate of forward, backward and update alone, on one batch.
-    ``train_iterations`` is the rate of the trainer's whole loop, which also waits for the batch and
-    computes loss and metrics; the two are measured in turn. The threads that load data share the
-    cores with the network. ``train_outside`` is the share of the loop's time that passes outside
-    forward, backward and update; to measure it, every iteration waits for these three. The toy
-    network is the worst case: its iterations take less than 0.1 s.
+    ``train_bare`` is the rate of forward, backward and update alone, on one batch;
+    ``train_iterations`` that of the trainer's whole loop, with waiting for the batch, loss and
+    metrics, measured in turn with it. The data threads share the cores with the network here.
+    ``train_outside`` is the share of the loop's time that is spent outside forward, backward and
+    update; to measure it, the loop waits for them at every iteration. The toy network is the worst
+    case: an iteration takes less than 0.1 s.
     """
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        make(data, {"layout": "cityscapes", "frames": FRAMES, "seed": 0, "hw": FRAME_HW})
-        for count in contexts:
-            out = Path(folder) / f"{count}.json"
-            # Threads are set before MXNet loads, so each count needs its own process.
-            arguments = map(str, (data, out, count, runs))
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            # Threads are set before MXNet loads, so each case has a process of its own.
+            arguments = (folder, json.dumps(case), str(runs))
             command = [sys.executable, "-m", __spec__.name, *arguments]
             subprocess.run(command, cwd=PROJECT, check=True)
-            found += json.loads(out.read_text(encoding="utf-8"))
-    return found
+            yield from json.loads((Path(folder) / "rows.json").read_text(encoding="utf-8"))
 
 
 def work() -> None:
-    """Run as the process for one number of contexts: measure, and write the rows."""
+    """Be the process of one case: write its rows."""
     from train.runtime import contexts
 
-    data, out, count, runs = sys.argv[1:]
-    devices = contexts(cpus=int(count))
-    rows = _measure(Path(data), Path(out).with_suffix(""), devices, int(runs))
-    Path(out).write_text(json.dumps(rows), encoding="utf-8")
+    folder, text, runs = sys.argv[1:]
+    case = Case(*json.loads(text))
+    data = Path(folder) / "data"
+    make(data, {"layout": "cityscapes", "frames": FRAMES, "seed": 0, "hw": case.frame_hw})
+    rows = _measure(case, data, Path(folder) / "run", contexts(cpus=case.contexts), int(runs))
+    (Path(folder) / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
-def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
+def _measure(case: Case, data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
     from configs.datasets import load_dataset
     from configs.loader import load_config
     from train.data import open_batches
@@ -68,9 +85,8 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
     from train.start import start
     from train.trainer import Trainer
 
-    # A smaller stride makes an epoch longer than one run.
-    options = ["data.val_split=", "data.patch_stride=8", f"solver.log_every={ITERATIONS}"]
-    config = load_config(CONFIG, options)
+    options = ["data.val_split=", f"solver.log_every={case.iterations}", *case.options]
+    config = load_config(PROJECT / "configs" / f"{case.config}.cfg", options)
     dataset = load_dataset(config.data.dataset)
     out.mkdir()
     run, workers = RunDir(out), Workers(config.solver.kvstore)
@@ -82,20 +98,25 @@ def _measure(data: Path, out: Path, devices: list, runs: int) -> list[dict[str, 
             trainer = Trainer(config, dataset, batches, None, devices[0], module, *parts)
             timed = Trainer(config, dataset, batches, None, devices[0], clock, *parts)
             measures = {
-                "loop": partial(_whole_loop, trainer),
-                "bare": partial(_bare_loop, module, batches),
-                "outside": partial(_outside, timed, clock),
+                "loop": partial(_whole_loop, trainer, case.iterations),
+                "bare": partial(_bare_loop, module, batches, case.iterations),
+                "outside": partial(_outside, timed, clock, case.iterations),
             }
-            in_turn(measures, 1)  # the first step loads libraries and allocates memory
+            in_turn(measures, 1)  # loads libraries and allocates
             found = in_turn(measures, runs)
-    name = f"toy_{len(devices)}contexts_{allowed_cores()}threads"
-    rates = {what: [ITERATIONS / seconds for seconds in found[what]] for what in ("loop", "bare")}
-    samples = [rate * config.solver.batch_size for rate in rates["loop"]]
+    return _rows(case, config.solver.batch_size, found)
+
+
+def _rows(case: Case, batch: int, found: dict[str, list[float]]) -> list[dict[str, Any]]:
+    name = f"{case.name}_{case.contexts}contexts_{allowed_cores()}threads"
+    rates = {
+        what: [case.iterations / seconds for seconds in found[what]] for what in ("loop", "bare")
+    }
     bare = f"train_bare_{name}"
     return [
         row(bare, "iterations/s", rates["bare"]),
         row(f"train_iterations_{name}", "iterations/s", rates["loop"], bare, rates["bare"]),
-        row(f"train_samples_{name}", "samples/s", samples),
+        row(f"train_samples_{name}", "samples/s", [batch * rate for rate in rates["loop"]]),
         row(f"train_outside_{name}", "% of the time", [100 * share for share in found["outside"]]),
         row(f"train_peak_memory_{name}", "MB", [peak_memory()]),
     ]
@@ -123,7 +144,7 @@ class TimedModule:
         return self._module.lr
 
 
-def _whole_loop(trainer) -> float:
+def _whole_loop(trainer, iterations: int) -> float:
     """Time the trainer's own loop in seconds; the first batches are already being prepared."""
     import mxnet as mx
 
@@ -132,28 +153,28 @@ def _whole_loop(trainer) -> float:
     batch = batches.next()
     mx.nd.waitall()
     start = time.perf_counter()
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         trainer.step(batch)
         batch = batches.next()
     mx.nd.waitall()
     return time.perf_counter() - start
 
 
-def _outside(trainer, clock: TimedModule) -> float:
+def _outside(trainer, clock: TimedModule, iterations: int) -> float:
     """Return the share, 0..1, of the loop that is not forward, backward and update."""
     before = clock.seconds
-    whole = _whole_loop(trainer)
+    whole = _whole_loop(trainer, iterations)
     return 1 - (clock.seconds - before) / whole
 
 
-def _bare_loop(module, batches) -> float:
+def _bare_loop(module, batches, iterations: int) -> float:
     """Time forward, backward and update alone, in seconds."""
     import mxnet as mx
 
     batch = batches.next()
     mx.nd.waitall()
     start = time.perf_counter()
-    for iteration in range(ITERATIONS):
+    for iteration in range(iterations):
         module.step(batch, iteration)
     mx.nd.waitall()
     return time.perf_counter() - start
