@@ -20,6 +20,7 @@ from configs.errors import ConfigError
 from train import launch
 from train.distributed.job import Job, Member
 from train.distributed.node import BEAT
+from train.run_dir import RunDir
 
 LAUNCH = training.PROJECT / "train/launch.py"
 BY_HAND = training.PROJECT / "train/distributed/by_hand.sh"
@@ -123,12 +124,20 @@ def test_two_workers_over_ssh_equal_one_with_twice_the_batch(root, tmp_path, mon
 
 @pytest.mark.slow
 def test_two_workers_that_cut_their_batches_equal_one_that_does_not(root, tmp_path):
-    two = job(root, tmp_path / "two", *FROZEN, *SHORT, "--set=solver.accumulate=2")
+    """Also, both end when the first one's validation shows no progress (solver.stop_after)."""
+    ends = ("--set=solver.epochs=9", "--set=solver.stop_after=1")
+    two = job(root, tmp_path / "two", *FROZEN, *SHORT, *ends, "--set=solver.accumulate=2")
     assert two.returncode == 0, two.stderr
-    one = training.train(root, tmp_path / "one", *FROZEN, *SHORT, solver__batch_size=4)
+    one = training.train(root, tmp_path / "one", *FROZEN, *SHORT, *ends, solver__batch_size=4)
     assert one.returncode == 0, one.stderr
-    parameters = training.arrays(tmp_path / "two", LAST)
-    assert distance(parameters, training.arrays(tmp_path / "one", LAST)) < 1e-5
+    last = RunDir(tmp_path / "one").newest_epoch()
+    assert RunDir(tmp_path / "two").newest_epoch() == last < 9
+    assert f"done after {last} epochs: 1 without a better validation mIoU" in one.stderr
+    first, second = digests(tmp_path / "two.logs")
+    assert first == second
+    parameters = training.arrays(tmp_path / "two", f"model-{last:04d}.params")
+    others = training.arrays(tmp_path / "one", f"model-{last:04d}.params")
+    assert distance(parameters, others) < 1e-5
 
 
 @pytest.mark.slow
