@@ -69,6 +69,18 @@ def test_one_two_and_four_devices_agree_with_fixed_normalisation(root):
     assert distance(one, trained(root, 1, *same, "solver.class_weights=")) > 1e-4
 
 
+@pytest.mark.parametrize("loss", ["focal", "ohem"])
+def test_other_losses_agree_over_devices_and_parts(root, loss):
+    """Untrained, no cell is easy; so OHEM's choice does not depend on who shares a device."""
+    same = ("solver.normalization=fixed", UNEQUAL, "solver.class_weights=1,3,1,1,1,1,1,1,1,1,0.5")
+    one = trained(root, 1, *same, f"solver.loss={loss}")
+    assert distance(one, trained(root, 2, *same, f"solver.loss={loss}")) < 1e-5
+    parts = trained(root, 1, *same, f"solver.loss={loss}", "solver.accumulate=2")
+    assert distance(one, parts) < 1e-5
+    if loss == "focal":
+        assert distance(one, trained(root, 1, *same)) > 1e-4
+
+
 def test_they_agree_with_valid_normalisation_where_the_valid_pixels_are_as_many(root):
     one, two, four = (trained(root, n, "data.scales=1") for n in (1, 2, 4))
     assert distance(one, two) < 1e-5

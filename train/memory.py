@@ -2,8 +2,8 @@
 
 On CPUs MXNet 1.9.1 keeps every layer's output and its gradient when it trains through oneDNN; its
 own memory plan counts a third of that. On GPUs the plan is taken as it is, which was never
-measured. The constants were fitted to the peaks of five trainings (docs/measurements.md); the
-largest error was 7%.
+measured. The constants were fitted to measured peaks: ``tools/benchmark.py memory`` repeats them,
+docs/measurements.md lists them; the largest error of training was 11%, of prediction 8%.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROCESS = 250e6  # Python, MXNet, OpenCV and what oneDNN compiles
 # oneDNN's rearranged ones for forward, gradients of data and gradients of weights.
 COPIES = 4
 REARRANGED = 3
-ALIVE = 1.4  # of prediction; fitted to the peaks of five networks and sizes, within 10%
+ALIVE = 1.4  # of prediction: oneDNN's rearranged copies of outputs
 CUDNN = 1e9  # workspaces and context of a GPU; not measured
 CROP_STEP = 32  # pixels, when a crop that fits is looked for
 
