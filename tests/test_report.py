@@ -1,6 +1,7 @@
 """The report, by its data and in a real browser."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -92,6 +93,17 @@ def test_page_needs_nothing_else(page):
         assert word not in text
     assert "default-src 'none'" in text
     assert sorted(file.suffix for file in page.parent.iterdir() if file.is_file()) == [".html"]
+
+
+def test_the_page_has_every_measure_of_each_class(page):
+    table = page.read_text().split('<table id="measures">')[1].split("</table>")[0]
+    rows = [re.findall(r"<t[dh][^>]*>([^<]*)", row) for row in table.split("<tr>")[1:]]
+    assert rows[0] == ["%", "IoU", "precision", "recall", "Dice", "boundary IoU"]
+    name = load_dataset("camvid").train_classes[3].name
+    (found,) = [row for row in rows if row[0] == name]
+    # Of 4 x 28 rows of it 25 + 22 + 19 + 16 are found, and no other pixel is called so.
+    assert found[1:5] == ["73.21", "100.00", "73.21", "84.54"]
+    assert 0 < float(found[5]) < 100
 
 
 def test_layers_and_rows(folder):

@@ -35,20 +35,12 @@ from rich.table import Table
 
 from configs.datasets import load_dataset
 from configs.errors import ConfigError
+from tools.scoring.classes import MEASURES
 from tools.scoring.folder import score_folder
 from tools.shared.options import read_epoch
 from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
 from train.errors import RunError
-
-MEASURES = {  # of a class, by their keys in a result
-    "iou": "IoU",
-    "iiou": "iIoU",
-    "precision": "precision",
-    "recall": "recall",
-    "dice": "Dice",
-    "boundary_iou": "boundary IoU",
-}
 
 
 def print_scores(result: dict[str, Any], console: Console) -> None:

@@ -35,6 +35,7 @@ from tools.reporting.runs import SCORES, compare, write_csv
 from tools.shared.parallel import in_threads
 from tools.shared.pictures import colours, data_uri, error_map, shrink
 from tools.reporting.evaluation import Evaluation, KittiEvaluation
+from tools.scoring.classes import MEASURES
 from tools.shared.pairs import read_frames
 from train.atomic import atomic_write
 from train.errors import RunError
@@ -111,6 +112,7 @@ def render(evaluation: Evaluation, title: str, count: int) -> str:
         images=evaluation.scores["images"],
         rows=evaluation.rows(),
         classes=class_context(evaluation),
+        measures=MEASURES,
         confusion=confusion_shares(evaluation.scores),
         frames=frames,
         has_crf=evaluation.refined is not None,

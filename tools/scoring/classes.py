@@ -37,6 +37,14 @@ from tools.shared.parallel import in_threads
 from tools.shared.pairs import Pair
 
 BENCHMARKS = ("cityscapes", "kitti", "voc")  # class tables whose scores are official
+MEASURES = {  # of a class, by their keys in a result
+    "iou": "IoU",
+    "iiou": "iIoU",
+    "precision": "precision",
+    "recall": "recall",
+    "dice": "Dice",
+    "boundary_iou": "boundary IoU",
+}
 
 
 class FrameCounts(NamedTuple):
