@@ -1,4 +1,4 @@
-"""The order in which DUC lays out a label map, known in this one place (section 3.1).
+"""The order in which DUC lays out a label map, defined only here (section 3.1).
 
 A feature pixel predicts ``block x block`` cells; a cell covers ``cell x cell`` pixels. The flat
 axis runs over the row in the block, the column in the block, the feature row and the feature
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def pack_labels(labels: np.ndarray, cell: int, block: int) -> np.ndarray:
-    """Reduce labels (..., H, W) to cells by nearest, flat: (..., block * block * h * w).
+    """Reduce labels (..., H, W) to one value per cell, flat: (..., block * block * h * w).
 
     H and W are multiples of ``cell * block``; h = H / (cell * block), w likewise.
     """
@@ -25,7 +25,7 @@ def pack_labels(labels: np.ndarray, cell: int, block: int) -> np.ndarray:
 
 
 def unpack_scores(packed: np.ndarray, feature_hw: tuple[int, int], block: int) -> np.ndarray:
-    """Lay (..., block * block * h * w) out as (..., block * h, block * w): one value a cell."""
+    """Arrange (..., block * block * h * w) as (..., block * h, block * w): one value per cell."""
     h, w = feature_hw
     lead = packed.shape[:-1]
     axes = len(lead)

@@ -33,7 +33,7 @@ from .transforms import (
 
 log = logging.getLogger("data_iter")
 Value = TypeVar("Value")
-HEADER_THREADS = 16  # opening thousands of files is mostly waiting, above all on a network drive
+HEADER_THREADS = 16  # opening thousands of files is mostly waiting, most of all on a network drive
 
 
 class CropReader:
@@ -95,7 +95,7 @@ class CropReader:
         self._jitter, self._blur, self._rotate = jitter, blur, rotate
         self._skip = on_bad_sample == "skip"
         self._max_bad = max_bad_share * len(frames)
-        self._checked: set[int] = set()  # frames whose whole label has values of the table alone
+        self._checked: set[int] = set()  # frames with a checked label
         self._lock = threading.Lock()
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
             sizes = list(pool.map(self._size, range(len(frames))))
@@ -120,7 +120,7 @@ class CropReader:
         return int(np.median([max(hw) for _, hw, _ in self._visits]))
 
     def digest(self) -> str:
-        """Return a digest of the frames' names and sizes: which data set, however it is read."""
+        """Return a digest of the frames' names and sizes: the data set, independent of the mode."""
         frames = ((self._frames.key(n), hw) for n, hw in enumerate(self._sizes) if hw)
         text = "".join(f"{key}\t{height}x{width}\n" for key, (height, width) in frames)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -174,7 +174,7 @@ class CropReader:
                 return self._cut(random, frame, hw, patch, image_out)
             except DataError as error:
                 self._count_bad(frame, error)
-        raise AssertionError  # for the type checker: the loop has no end
+        raise AssertionError  # for the type checker: the loop never ends
 
     def _cut(
         self,
@@ -189,7 +189,7 @@ class CropReader:
         blur = draw_blur(random, self._blur) if self._blur else 0.0
         angle = draw_angle(random, self._rotate) if self._rotate else 0.0
         name = self._frames.name(frame)
-        if frame not in self._checked:  # once, and whole: a crop may not show what is wrong
+        if frame not in self._checked:  # once, for the whole label: a crop may miss what is wrong
             to_train_ids(self._frames.read_label(frame), self._lut, name)
             self._checked.add(frame)
         if not angle:

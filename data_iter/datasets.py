@@ -1,6 +1,6 @@
 """Find the (image, label) pairs of a split in a data set's official folder layout.
 
-A layout is a function that lists a split and one that reads its label files, side by side.
+A layout is a pair of functions: one lists a split, one reads its label files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KITTI_SEED = 0
 
 
 class Layout(NamedTuple):
-    """How a data set's folders are read."""
+    """How to read a data set's folders."""
 
     find: Callable[[Path, str], list[Sample]]
     # (path, rows=slice(None)) -> those rows of (H, W) uint8, values of the class table's ids
@@ -53,7 +53,7 @@ def find_samples(
     Raises
     ------
     DataError
-        Where the folder, the split, an image's label or every image is missing.
+        The folder, the split or an image's label is missing, or there are no images.
     """
     known = layout_of(layout)
     home = home or f"Expected in it: {known.expected}"
@@ -83,7 +83,7 @@ def layout_of(name: str) -> Layout:
 
 
 def without_label(sample: Sample) -> str:
-    """Say that a sample has no label file, and which one was expected; empty where it has."""
+    """Say that a sample has no label file, and which one was expected; empty if it has one."""
     if sample.label is None:
         return f"{sample.image}: the image has no label; expected a label for it"
     if sample.label.is_file():
@@ -94,7 +94,7 @@ def without_label(sample: Sample) -> str:
 
 
 def left_out(layout: str, root: Path, split: str) -> tuple[list[str], list[str]]:
-    """List what lies in a split's folders and takes no part: label files without an image, others.
+    """List the unused files in a split's folders: label files without an image, and others.
 
     Only the layout ``folders`` takes whole folders; the others name their files.
     """
@@ -169,7 +169,7 @@ def _kitti(root: Path, split: str) -> list[Sample]:
 def _read_kitti(path: Path, rows: slice = slice(None)) -> np.ndarray:
     """Official encoding: pixels with red are valid, those of them with blue are road.
 
-    Green has no meaning there; a grey mask has it, and would pass for road wherever it isn't black.
+    Green has no meaning. A grey mask has green, and would read as road where it isn't black.
     """
     red, green, blue = (channel > 0 for channel in np.moveaxis(read_colours(path)[rows], 2, 0))
     if (red & green).any():

@@ -31,7 +31,7 @@ class Frames(Protocol):
         """Say where a frame comes from, for messages."""
 
     def key(self, number: int) -> str:
-        """Return a frame's name, the same wherever the data set lies and however it is read."""
+        """Return a frame's name; it depends neither on the data set's folder nor on the mode."""
 
     def hw(self, number: int) -> tuple[int, int]:
         """Return (height, width); ``DataError`` where the file cannot be read."""
@@ -133,12 +133,12 @@ class FileFrames:
         return label
 
     def read_bgr(self, number: int) -> np.ndarray:
-        """Return a whole image without its label, which a test split has not."""
+        """Return a whole image without its label; a test split has no labels."""
         return read_bgr(self._samples[number].image)
 
 
 class CachedFrames:
-    """Keeps the decoded frames of another source in memory, first come, until ``limit`` bytes.
+    """Keeps the first decoded frames of another source in memory, up to ``limit`` bytes.
 
     Nothing is ever evicted: every epoch visits every frame equally often in a random order, so no
     frame is worth more than another.

@@ -1,4 +1,4 @@
-"""Read one image or one label file; everything wrong with it is a ``DataError`` that names it."""
+"""Read one image or one label file; every fault is a ``DataError`` that names the file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ JPEG_SIGNATURE, GIF_SIGNATURE = b"\xff\xd8", b"GIF8"
 LOSSLESS = "a label must be a PNG, BMP, TIFF or GIF"
 END_MARKS = {PNG_SIGNATURE: b"IEND", JPEG_SIGNATURE: b"\xff\xd9"}
 EXIF_ORIENTATION = 0x0112
-# A small file can claim any size, so the header is read before the pixels. OpenCV decodes most of
-# what is read here: its limit, and the variable that raises it, hold for Pillow too.
+# A small file can claim any size, so the header is read before the pixels. OpenCV decodes most
+# files here, so its limit, and the variable that raises it, apply to Pillow too.
 PIXEL_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 MAX_PIXELS = int(os.environ.get(PIXEL_LIMIT) or 1 << 30)
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -40,9 +40,9 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_bgr(path: Path, rows: slice = slice(None)) -> np.ndarray:
-    """As :func:`read_image`, in OpenCV's own channel order: one pass over the image less.
+    """Like :func:`read_image`, in OpenCV's own channel order, which saves a pass over the image.
 
-    Of a PNG only the ``rows`` that are returned, and few others, are decoded.
+    Of a PNG, only the returned ``rows`` and a few others are decoded.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return _decode_rows(path, read_bytes(path), rows, flags)
@@ -51,7 +51,7 @@ def read_bgr(path: Path, rows: slice = slice(None)) -> np.ndarray:
 def read_label(path: Path, rows: slice = slice(None)) -> np.ndarray:
     """Decode a label file as (H, W) uint8, the values as stored: grey levels or palette indices.
 
-    Of a grey PNG only the ``rows`` that are returned, and few others, are decoded.
+    Of a grey PNG, only the returned ``rows`` and a few others are decoded.
     """
     encoded = _label_bytes(path)
     if not encoded.startswith(PNG_SIGNATURE):
@@ -117,7 +117,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def exif_orientation(path: Path) -> int:
-    """Return the EXIF orientation, 1 (upright) where the file has none."""
+    """Return the EXIF orientation; 1 (upright) if the file has none."""
     read_size(path)
     try:
         with Image.open(path) as image:
@@ -197,7 +197,7 @@ def decode(path: Path, encoded: bytes, flags: int) -> np.ndarray:
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise _too_large(path) from None
-        pixels = None  # a size beyond reason
+        pixels = None  # an unreasonable size
     if pixels is None:
         raise DataError(f"{path}: not a whole image file ({len(encoded)} bytes; damaged?)")
     return pixels
@@ -214,10 +214,10 @@ def _decode_gif(path: Path, encoded: bytes) -> np.ndarray:
 
 
 def _check_whole(path: Path, encoded: bytes) -> None:
-    """Look for the mark at the file's end.
+    """Check that the file ends with its format's end marker.
 
-    JPEG decoders fill in what is missing without a word, PNG's print words of their own, and
-    importing gluoncv makes Pillow fill in everywhere.
+    JPEG decoders fill missing data silently, PNG decoders print their own messages, and importing
+    gluoncv makes Pillow fill missing data in every format.
     """
     marks = [mark for signature, mark in END_MARKS.items() if encoded.startswith(signature)]
     if not encoded or any(mark not in encoded[-1024:] for mark in marks):

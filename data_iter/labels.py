@@ -1,4 +1,4 @@
-"""Label file values to train ids, and the likely cause where they do not fit the class table."""
+"""Map label values to train ids, and name the likely cause if they do not fit the class table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_train_ids(label: np.ndarray, lut: np.ndarray, path: Path | str) -> np.nda
     if not label.size:
         return label
     outside = lut < 0
-    # Only where a value is as high as the first one outside need every pixel be looked up.
+    # Pixels need a check only if the largest value reaches the first one outside the table.
     if label.max() >= np.argmax(outside) and cv2.LUT(label, outside.astype(np.uint8)).any():
         counts = np.bincount(label.ravel(), minlength=256)
         raise DataError(f"{path}: {outside_table(counts, lut)}")
@@ -39,7 +39,7 @@ def outside_table(counts: np.ndarray, lut: np.ndarray) -> str:
 
 
 def likely_cause(counts: np.ndarray, known: np.ndarray) -> str:
-    """Guess why a histogram (256,) has values that aren't ``known``; empty: nothing likely."""
+    """Guess why a histogram (256,) has values that aren't ``known``; empty: no likely cause."""
     top = int(known[known < 255].max(initial=0))
     found = set(np.flatnonzero(counts).tolist())
     outside = found - set(known.tolist())

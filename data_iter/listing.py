@@ -1,4 +1,4 @@
-"""Which files of a folder are images or labels, and which are none: one rule for every command."""
+"""Select the images and labels of a folder: one rule for every command."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # lossless, one channel
-# What file managers and editors leave behind, beside all names that begin with a dot.
+# Files that file managers and editors leave behind; names that begin with a dot are left out too.
 CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "__pycache__"}
 SHOWN = 3  # names in a message
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of that name holds no data: hidden (``._x.png``), or a cache."""
+    """Whether a file or folder of this name holds no data: hidden (``._x.png``), or a cache."""
     return name.startswith(".") or name.lower() in CLUTTER
 
 
@@ -70,7 +70,7 @@ def _unreadable(error: OSError) -> None:
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """Key files by their names without suffix; ``DataError`` where two have the same."""
+    """Key files by their names without suffix; ``DataError`` if two files share a name."""
     found: dict[str, Path] = {}
     for file in files:
         other = found.setdefault(file.stem, file)
@@ -80,7 +80,7 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def shortened(names: Iterable[object], shown: int = SHOWN) -> str:
-    """Write a few names and the count of the others: ``a, b, c and 4 more``."""
+    """Write a few names and the number of the others: ``a, b, c and 4 more``."""
     every = [str(name) for name in names]
     more = f" and {len(every) - shown} more" if len(every) > shown else ""
     return ", ".join(every[:shown]) + more

@@ -39,7 +39,7 @@ class Centre(NamedTuple):
     jitter: int
 
     def corners(self, scale: float, crop_hw: tuple[int, int]) -> Ranges:
-        """As :meth:`Patch.corners`; in pixels of the image the freedom is that of any scale."""
+        """Like :meth:`Patch.corners`; in pixels of the image the range is equal at every scale."""
         reach = int(self.jitter * scale)
         starts = [
             round(place * scale) - crop // 2
@@ -58,7 +58,7 @@ def plan(
 ) -> list[Patch | Centre]:
     """List the regions of an image of ``image_hw`` pixels that one epoch visits once each.
 
-    A crop's centre is free to move, in pixels of the image, by so much in all (rows; columns):
+    The lists below give the total range of a crop's centre in pixels of the image (rows; columns):
 
     ``12fold``
         Twelve 800x800 patches with overlap (4.1.1): two rows of six, evenly spaced from border to

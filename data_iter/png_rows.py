@@ -1,8 +1,8 @@
 """Decode only some rows of a PNG, faster than OpenCV alone does.
 
-A PNG can only be inflated from the top, and most of decoding is that. Intel's ISA-L (package
-``isal``) inflates twice as fast as zlib and stops after the rows that are wanted; they are handed
-to OpenCV as a PNG stored without compression, so that undoing PNG's filters stays its business.
+A PNG can only be inflated from the top, and inflating takes most of the time. Intel's ISA-L
+(package ``isal``) inflates twice as fast as zlib and stops after the wanted rows. These are passed
+to OpenCV as an uncompressed PNG, so that OpenCV undoes PNG's filters.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ try:
     from isal import igzip_lib, isal_zlib
 except ImportError:  # no wheel for this machine: OpenCV decodes the whole file
     igzip_lib = isal_zlib = None
-inflating = isal_zlib or zlib  # the fastest that is there, for whoever needs ``zlib``
+inflating = isal_zlib or zlib  # the fastest zlib of this machine, for other modules too
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Width, height, depth, colour type, and the methods of compression, filtering and interlacing.
 HEADER = struct.Struct(">IIBBBBB")
-CHANNELS = {0: 1, 2: 3}  # of grey and RGB, the colour types that need nothing but their own bytes
+CHANNELS = {0: 1, 2: 3}  # bytes per pixel of grey and RGB, the colour types without a palette
 ALONE = (b"\0", b"\1")  # filters None and Sub: they do not refer to the row above
 STORED_BLOCK = 65535  # bytes that one uncompressed deflate block holds
 
 
 def cut_rows(encoded: bytes, rows: slice) -> tuple[bytes, int] | None:
-    """Return a PNG that holds ``rows`` of another and ends with them, and the row it begins with.
+    """Return a PNG with ``rows`` of another as its last rows, and the number of its first row.
 
-    A row can be decoded without the one above it where its filter does not refer to that; the new
-    PNG begins with the last such row that is early enough. None where the image has to be taken
-    whole: it is no PNG, not 8-bit grey or RGB, interlaced, or damaged in any way (OpenCV then says
-    so); or this machine has no ``isal``.
+    A row can be decoded without the row above it if its filter does not refer to that row; the new
+    PNG begins with the last such row that is early enough. The result is None if the whole image
+    must be decoded: it is not a PNG, not 8-bit grey or RGB, interlaced, or damaged (OpenCV then
+    reports it), or this machine has no ``isal``.
     """
     chunks = _chunks(encoded) if igzip_lib else None
     if chunks is None:
@@ -61,14 +61,14 @@ def cut_rows(encoded: bytes, rows: slice) -> tuple[bytes, int] | None:
 
 
 def is_whole(encoded: bytes) -> bool:
-    """Whether every chunk of a PNG that decoding needs is there, with the right checksum."""
+    """Whether a PNG has every chunk that decoding needs, with the right checksum."""
     view, position, kind = memoryview(encoded), len(SIGNATURE), b""
     while kind != b"IEND" and position + 12 <= len(view):
         length, kind = struct.unpack_from(">I4s", view, position)
         end = position + 8 + length
         if end + 4 > len(view):
             return False
-        critical = kind[:1].isupper()  # PNG's rule: the others may be skipped
+        critical = kind[:1].isupper()  # PNG allows decoders to skip the other chunks
         if critical and inflating.crc32(view[position + 4 : end]) != int.from_bytes(
             view[end : end + 4], "big"
         ):

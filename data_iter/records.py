@@ -3,11 +3,11 @@
 A prepared folder holds, for each split, ``SPLIT.frames.json`` and shards ``SPLIT-0000.rec`` with
 their ``.idx``. A record is a square patch of a frame: the image as PNG or JPEG, then the label's
 bytes deflated (zlib), behind MXNet's ``IRHeader``, whose ``id`` is the CRC-32 of the two and
-``id2`` the bytes of the image. Tiles do not depend on patch plan, crop or scales, so one folder
-serves every config; and nothing is stored twice, as whole overlapping patches would be.
+``id2`` the number of the image's bytes. Tiles do not depend on patch plan, crop or scales, so one
+folder serves every config. No pixel is stored twice; overlapping patches would repeat pixels.
 
-MXNet writes the files. They are read here, since its reader has one position and so serves one
-thread at a time: a crop's tiles of one row lie side by side, and come with one call.
+MXNet writes the files. They are read here, since MXNet's reader has one position and so serves one
+thread at a time. A crop's tiles of one row are adjacent in the file, and one call reads them.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def manifest_file(root: Path, split: str) -> Path:
 
 
 def is_prepared(root: Path) -> bool:
-    """Tell a prepared folder from a data set's own."""
+    """Whether a folder is a prepared one, not a data set's own."""
     return any(root.glob(f"*{MANIFEST}"))
 
 
 def read_manifest(root: Path, split: str) -> dict[str, Any]:
-    """Read the manifest of ``split``; ``DataError`` where it is missing or not one."""
+    """Read the manifest of ``split``; ``DataError`` if it is missing or damaged."""
     file = manifest_file(root, split)
     if not file.is_file():
         there = sorted(f.name[: -len(MANIFEST)] for f in root.glob(f"*{MANIFEST}"))
@@ -101,12 +101,12 @@ def encode_frame(image: np.ndarray, label: np.ndarray, jpeg_quality: int | None)
 
 
 def write_records(rec: Path, idx: Path, frames: Iterable[list[bytes]]) -> None:
-    """Write the records of frames after each other, numbered from 0.
+    """Write the records of frames one after the other, numbered from 0.
 
     Raises
     ------
     DataError
-        Not all of it went into the file.
+        The file could not be written whole.
     """
     writer = mx.recordio.MXIndexedRecordIO(str(idx), str(rec), "w")
     try:
@@ -117,12 +117,12 @@ def write_records(rec: Path, idx: Path, frames: Iterable[list[bytes]]) -> None:
         raise DataError(f"{rec}: cannot be written; is the disk full?") from None
     finally:
         writer.close()
-    if rec.stat().st_size != length:  # of the last block MXNet does not say so
+    if rec.stat().st_size != length:  # MXNet does not report a failure of the last block
         raise DataError(f"{rec}: cannot be written; is the disk full?")
 
 
 class Shard:
-    """A ``.rec`` file with its ``.idx``; ``DataError`` where one is missing or damaged.
+    """A ``.rec`` file with its ``.idx``; ``DataError`` if one is missing or damaged.
 
     The file is opened for each call: a large data set has more shards than a process may have
     files open.
@@ -133,7 +133,7 @@ class Shard:
         idx = rec.with_suffix(".idx")
         if not (rec.is_file() and idx.is_file()):
             raise DataError(f"{rec}: it or its .idx is missing; pack the split again")
-        try:  # a line for each record: its number and, behind a tab, where it begins
+        try:  # one line per record: its number, a tab, its position in the file
             lines = idx.read_text(encoding="ascii").splitlines()
             begins = [int(line.split("\t")[1]) for line in lines]
         except (ValueError, IndexError, OverflowError):

@@ -1,4 +1,4 @@
-"""JSON files that tell when they were damaged: the content with the SHA-256 of it."""
+"""JSON files that hold the SHA-256 of their content, so that damage is detected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unseal(text: str) -> Any:
     Raises
     ------
     ValueError
-        It is no such text, or its content is not what was sealed.
+        It is not such a text, or its content has changed.
     """
     try:
         document = json.loads(text)

@@ -37,8 +37,8 @@ class SegmentationIter(mx.io.DataIter):
     queue : int
         Batches prepared ahead at most, which bounds the memory.
     num_parts, part_index : int
-        Of each epoch's shuffled order this iterator takes every ``num_parts``-th patch. All parts
-        give equally many batches, so that no worker waits for another at an epoch's end.
+        This iterator takes every ``num_parts``-th patch of each epoch's shuffled order. All parts
+        give the same number of batches, so that no worker waits for another at an epoch's end.
 
     A worker's exception is raised by :meth:`next`. :meth:`close`, and garbage collection, end the
     threads.
@@ -90,11 +90,11 @@ class SegmentationIter(mx.io.DataIter):
         return [mx.io.DataDesc("seg_loss_label", (self.batch_size, height * width // cell**2))]
 
     def state(self) -> dict[str, int]:
-        """Return where :meth:`next` is, as the arguments of :meth:`seek`."""
+        """Return the position of :meth:`next`, as the arguments of :meth:`seek`."""
         return {"epoch": self.epoch, "batch": self._submitted - len(self._pending)}
 
     def seek(self, epoch: int, batch: int) -> None:
-        """Go to a batch of an epoch; the batches that follow are those of an unbroken run."""
+        """Go to a batch of an epoch; the next batches equal those of an uninterrupted run."""
         self._drop_pending()
         self.epoch = epoch
         self._order = self.reader.order(epoch)[self._part]
@@ -169,6 +169,6 @@ def _write(
 ) -> None:
     """Write one crop into its place.
 
-    It has no reference to the iterator, which could not be collected otherwise.
+    It holds no reference to the iterator, so that the iterator can be garbage collected.
     """
     label_out[:] = pack_labels(reader.read(epoch, index, image_out), *layout)

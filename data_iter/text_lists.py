@@ -1,7 +1,7 @@
-"""Read the lists that people write or other programs export: one entry a line, UTF-8.
+"""Read lists that users write or other programs export: one entry per line, UTF-8.
 
-A byte order mark, Windows' line ends, blank lines and lines that begin with ``#`` make no
-difference. Everything wrong is a ``DataError`` that names file and line.
+A byte order mark, Windows' line ends, blank lines and lines that begin with ``#`` are ignored.
+Every fault is a ``DataError`` that names file and line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_list(name: str) -> bool:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read the lines of a text file that say something, without the blanks at their ends.
+    """Read the lines of a text file that have content, without blanks at their ends.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read names of frames, one a line (``ImageSets/Segmentation/val.txt`` of PASCAL VOC).
+    """Read names of frames, one per line (``ImageSets/Segmentation/val.txt`` of PASCAL VOC).
 
     Raises
     ------
@@ -82,7 +82,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_pairs(root: Path, path: Path) -> list[Listed]:
-    """Read a list file: an image a line and, after a tab (``.csv``: a comma), its label.
+    """Read a list file: one image per line and, after a tab (``.csv``: a comma), its label.
 
     Both are relative to ``root``.
 

@@ -17,7 +17,7 @@ from .patches import Centre, Patch
 
 
 class Crop(NamedTuple):
-    """What :func:`draw_crop` decided: where to cut a resized image, and whether to mirror it."""
+    """The result of :func:`draw_crop`: where to cut a resized image, and whether to mirror it."""
 
     scale: float
     top: int  # in pixels of the resized image; may be negative
@@ -26,7 +26,7 @@ class Crop(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A crop of a resized image in terms of the image itself; empty where they don't overlap."""
+    """A crop of a resized image in terms of the image itself; empty if they don't overlap."""
 
     scale: float
     rows: slice  # source pixels that the crop needs
@@ -34,7 +34,7 @@ class Window(NamedTuple):
     skip: tuple[int, int]  # rows and columns of the resized source before the crop begins
     hw: tuple[int, int]  # the part of the crop that the image covers
     offset: tuple[int, int]  # where in the crop that part begins
-    nearest: tuple[np.ndarray, np.ndarray]  # rows and columns of the source, one for each of hw
+    nearest: tuple[np.ndarray, np.ndarray]  # rows and columns of the source for those of hw
 
 
 def draw_crop(
@@ -44,7 +44,7 @@ def draw_crop(
     scales: Sequence[float],
     mirror: bool,
 ) -> Crop:
-    """Draw a scale, a place that the patch allows at it, and a mirroring with probability 1/2."""
+    """Draw a scale, a place that the patch allows at it, and mirroring (probability 1/2)."""
     scale = scales[random.integers(len(scales))]
     top, left = (
         int(random.integers(first, last + 1)) for first, last in patch.corners(scale, crop_hw)
@@ -55,7 +55,7 @@ def draw_crop(
 def find_window(
     image_hw: tuple[int, int], scale: float, top: int, left: int, crop_hw: tuple[int, int]
 ) -> Window:
-    """Find what the crop at (``top``, ``left``) of the image resized by ``scale`` needs of it."""
+    """Find the part of the image that the crop at (``top``, ``left``), after resizing, needs."""
     axes = (
         _axis(start, crop, side, scale) for start, crop, side in zip((top, left), crop_hw, image_hw)
     )
@@ -159,7 +159,7 @@ def turn(
 
 def change_appearance(bgr: np.ndarray, colours: np.ndarray | None, blur: float) -> np.ndarray:
     """Blur (H, W, 3) uint8 by ``blur`` pixels, then apply a matrix of :func:`draw_colours`."""
-    if blur > 0.1:  # below, the kernel's neighbours round to nothing
+    if blur > 0.1:  # below this, the kernel's neighbours round to zero
         bgr = cv2.GaussianBlur(bgr, (0, 0), blur, borderType=cv2.BORDER_REFLECT_101)
     return bgr if colours is None else cv2.transform(bgr, colours)
 
@@ -170,9 +170,9 @@ def _axis(
     """Source, pixels to skip, pixels covered, offset and nearest pixels of a crop along one axis.
 
     The source begins at a multiple of the scale's denominator, where the sampling pattern of a
-    resize repeats: resizing the part then gives just what resizing the whole would give. That is
-    not so for the nearest pixel: a position on the border of two falls to either side by how its
-    last bit is rounded (scale 1.3). So positions are those in the whole, computed as OpenCV does.
+    resize repeats: resizing the part then equals resizing the whole. This fails for the nearest
+    pixel: a position on the border of two pixels can be rounded to either (scale 1.3). So nearest
+    positions are computed for the whole image, as OpenCV does.
     """
     limit = round(side * scale)
     first, last = min(max(start, 0), limit), min(max(start + length, 0), limit)
@@ -186,8 +186,8 @@ def _axis(
         return slice(0, side), first, last - first, first - start, nearest
     period_out, period_in = ratio.numerator, ratio.denominator
     begin = max(first // period_out - 1, 0)
-    # Halves are rounded to even, and products may miss a half: begin where the part ends as the
-    # whole does.
+    # Halves are rounded to even, and products may miss a half, so the start is moved until the
+    # part ends as the whole does.
     while round((side - begin * period_in) * scale) != limit - begin * period_out:
         begin -= 1  # at 0 the part is the whole
     end = min(-(-last // period_out) + 1, -(-side // period_in))

@@ -45,8 +45,8 @@ def get_symbol(
     classes : int
         Number of classes L.
     head : str
-        Names the last layers (``fc1_{head}_c0_weight``), by custom after the data set: layers of
-        another data set then do not fit by accident.
+        Part of the last layers' names (``fc1_{head}_c0_weight``), usually the data set's name.
+        Layers of another data set then have other names and cannot be loaded by accident.
     learn_bn : bool
         Whether a training step uses and updates the batch's own statistics.
     loss : str
@@ -54,9 +54,9 @@ def get_symbol(
     normalization : {"valid", "fixed"}
         The loss gradient is the mean over the batch's valid pixels, or over all its pixels.
     class_weights : sequence of float
-        Factor of the loss gradient at the cells of each class; empty: 1 for all.
+        Factor of the loss gradient at the cells of each class; empty: 1 for every class.
     others
-        The keys of ``[network]`` in ``configs/schema.py``, where their defaults stand.
+        The keys of ``[network]`` in ``configs/schema.py``, which has their defaults.
 
     Returns
     -------

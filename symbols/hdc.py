@@ -19,7 +19,7 @@ Rates = tuple[int, ...]
 
 
 def sawtooth(group: Sequence[int], units: int) -> Rates:
-    """Repeat ``group`` over ``units`` blocks; an incomplete last group is its beginning."""
+    """Repeat ``group`` over ``units`` blocks; an incomplete last group has its first rates."""
     return tuple(islice(cycle(group), units))
 
 
@@ -34,7 +34,7 @@ def plain(res4: int, res5: int) -> tuple[Rates, Rates]:
 
 
 def dilation_conv(res4: int, res5: int) -> tuple[Rates, Rates]:
-    """Groups of two blocks, 2 then 1, begun anew in res5 (section 4.1.3, item 2).
+    """Groups of two blocks, 2 then 1, restarted in res5 (section 4.1.3, item 2).
 
     This is the text's rule. Keeping res5's own rate 4 in place of 2 there ("2,1; 4,1") gives the
     increase of 88 that Table 2 prints, where the text's rates give 80.
@@ -45,8 +45,8 @@ def dilation_conv(res4: int, res5: int) -> tuple[Rates, Rates]:
 def dilation_rf(res4: int, res5: int) -> tuple[Rates, Rates]:
     """Groups of three blocks, 1 2 3 in res4 and 3 4 5 in res5 (section 4.1.3, item 3).
 
-    Blocks left over keep the stage's plain rate, 2 or 4, so the receptive field of the plain
-    schedule is kept at every depth.
+    Remaining blocks keep the stage's plain rate, 2 or 4, so the receptive field equals that of the
+    plain schedule at every depth.
     """
 
     def groups_around(rate: int, units: int) -> Rates:
@@ -62,7 +62,7 @@ def dilation_bigger(res4: int, res5: int) -> tuple[Rates, Rates]:
 
 
 def release(res4: int, res5: int) -> tuple[Rates, Rates]:
-    """Dilation-bigger as in the authors' released network, whose res4 begins with 2, not 1."""
+    """Dilation-bigger of the authors' released network: its res4 begins with 2, not 1."""
     bigger4, bigger5 = dilation_bigger(res4, res5)
     return (2, *bigger4[1:]), bigger5
 
@@ -86,7 +86,7 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     Parameters
     ----------
     dilation : str
-        A name in :data:`SCHEDULES`, or written-out rates ``"1,2,5,9; 5,9,17"``: res4's list, then
+        A name in :data:`SCHEDULES`, or rates as in ``"1,2,5,9; 5,9,17"``: res4's list, then
         res5's, each repeated over the stage's blocks.
     convolutions : sequence of 4 int
         3x3 convolutions of res2, res3, res4 and res5: (3, 4, 23, 3) for ResNet-101.
@@ -99,7 +99,7 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     Raises
     ------
     NetworkError
-        When ``dilation`` is neither.
+        ``dilation`` is neither of these.
     """
     _, _, res4, res5 = convolutions
     if dilation in SCHEDULES:
@@ -119,8 +119,8 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
 def max_distance(rates: Sequence[int]) -> list[int]:
     """``[M_1, ..., M_n]`` of equation (2): the maximum distance between two nonzero values.
 
-    M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i) with M_n = r_n. The paper means it
-    for one rising group of rates; across groups it overestimates, :func:`coverage` is exact.
+    M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i) with M_n = r_n. The paper defines
+    it for one rising group of rates. Across groups it overestimates; :func:`coverage` is exact.
     """
     distances = [rates[-1]]
     for rate in reversed(rates[:-1]):
@@ -132,13 +132,13 @@ def max_distance(rates: Sequence[int]) -> list[int]:
 def satisfies_hdc(rates: Sequence[int], kernel: int = 3) -> bool:
     """Whether M_2 <= K, the design goal of section 3.2; a single layer is judged by M_1.
 
-    The goal is about a group that begins with rate 1: (2, 2, 2) meets it and still has holes.
+    The goal assumes a group that begins with rate 1: (2, 2, 2) meets it and still has holes.
     """
     return max_distance(rates)[:2][-1] <= kernel
 
 
 def receptive_field(rates: Sequence[int], kernel: int = 3) -> int:
-    """Side of the square that stacked dilated convolutions see, in pixels of their input."""
+    """Side of the receptive field of stacked dilated convolutions, in pixels of their input."""
     return 1 + (kernel - 1) * sum(rates)
 
 
@@ -171,5 +171,5 @@ def coverage(rates: Sequence[int], kernel: int = 3) -> np.ndarray:
 
 
 def sampled_share(rates: Sequence[int], kernel: int = 3) -> float:
-    """Share, 0..1, of the receptive field's square that really contributes (gridding: below 1)."""
+    """Share, 0..1, of the receptive field's pixels that contribute (gridding: below 1)."""
     return float(coverage(rates, kernel).mean())

@@ -1,4 +1,4 @@
-"""How far a pixel's influence reaches, read off the graph layer by layer."""
+"""The distance at which a pixel still influences a prediction, computed from the graph's layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import mxnet as mx
 def receptive_radius(symbol: mx.sym.Symbol) -> int:
     """Bound on the distance, in pixels, at which a pixel still influences a prediction.
 
-    Along each path from ``data``, a window reaches as far as its kernel on its longer side, times
-    its dilation, times the stride so far. To the longest path come the place of a cell within its
-    feature pixel's block and the interpolation between cells, at most the stride each.
+    Along each path from ``data``, every layer adds the reach of its kernel (the longer side) x its
+    dilation x the stride so far. The bound is the longest path plus two strides: one for the place
+    of a cell within its feature pixel's block, one for the interpolation between cells.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def receptive_radius(symbol: mx.sym.Symbol) -> int:
         From :func:`symbols.get_symbol`.
     """
     nodes = json.loads(symbol.tojson())["nodes"]
-    reach = [0.0] * len(nodes)  # of each node's output, in pixels of the input
+    reach = [0.0] * len(nodes)  # per node: of its output, in pixels of the input
     stride = [1.0] * len(nodes)
     for index, node in enumerate(nodes):
         sources = [source for source, *_ in node["inputs"]]
@@ -41,5 +41,5 @@ def receptive_radius(symbol: mx.sym.Symbol) -> int:
 
 
 def _side(node: dict, attribute: str, default: int = 1) -> int:
-    """Return the first of a pair: height's."""
+    """Return the first number of a pair, that of the height."""
     return ast.literal_eval(node["attrs"].get(attribute, str((default,))))[0]

@@ -1,9 +1,9 @@
 """The encoder: ResNet (He et al. 2015) with dilated stages 4 and 5 (paper, section 3.2).
 
-Layer names are those of the authors' released checkpoints, so that their parameters fit. As there,
-a bottleneck's stride sits on its first 1x1 convolution and the 3x3/2 max-pool is not padded; the
-GluonCV relatives that differ (stride on the 3x3, padded pool) are options. Depths 18 and 34 have
-basic blocks of two 3x3 convolutions, the stride on the first.
+Layer names are those of the authors' released checkpoints, so that their parameters fit. As in the
+release, a bottleneck's first 1x1 convolution has the stride and the 3x3/2 max-pool is not padded.
+GluonCV's variants (stride on the 3x3, padded pool) are options. Depths 18 and 34 have basic blocks
+of two 3x3 convolutions, the stride on the first.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ DEPTHS: dict[int, Depth] = {
 
 
 def convolutions(depth: int) -> tuple[int, int, int, int]:
-    """Count the 3x3 convolutions of stages 2 to 5, each of which a dilation schedule gives a rate.
+    """Count the 3x3 convolutions of stages 2 to 5; a dilation schedule has a rate for each.
 
     Raises
     ------
     NetworkError
-        No such depth.
+        The depth is not in :data:`UNITS`.
     """
     units, basic = look_up("depth", depth, DEPTHS)
     res2, res3, res4, res5 = (count * (2 if basic else 1) for count in units)
@@ -70,7 +70,7 @@ class Layers:
         dilation: int = 1,
         relu: bool = True,
     ) -> mx.sym.Symbol:
-        """``kernel x kernel`` convolution without bias that keeps the size but for ``stride``."""
+        """``kernel x kernel`` convolution without bias; only ``stride`` changes the size."""
         conv = mx.sym.Convolution(
             data,
             num_filter=filters,
@@ -167,7 +167,7 @@ def resnet(
 ) -> mx.sym.Symbol:
     """Features (N, C, H / downsample, W / downsample) of images (N, 3, H, W).
 
-    C is 2048 * width, or 512 * width of basic blocks. ``dilations`` are the rates of the 3x3
+    C is 2048 * width, or 512 * width with basic blocks. ``dilations`` are the rates of the 3x3
     convolutions of stages 4 and 5 at downsample 8; a stage without rates is left out. At downsample
     4 stage 3 keeps its resolution too, so every rate from there on doubles (section 3.2: a stride
     that is reset to 1 doubles the dilation of all subsequent layers).
