@@ -1,4 +1,4 @@
-"""Training: the loop and what surrounds it (runs, checkpoints, metrics, the machine)."""
+"""Training: the loop, and its surroundings (run folders, checkpoints, metrics, the machine)."""
 
 from .errors import RunError
 

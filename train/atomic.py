@@ -28,8 +28,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file under a temporary name, and rename it when the block ends well.
 
-    An existing file is replaced in one step; if the block raises, or the process dies, it stays
-    as it was. File and folder are synced, so the new content survives a power cut too.
+    An existing file is replaced in one step. If the block raises, or the process dies, the file
+    keeps its old content. File and folder are synced, so the new content survives a power cut.
 
     Parameters
     ----------
@@ -114,22 +114,22 @@ def new_folder(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # another's file may lie in it by now
+        with suppress(OSError):  # another process may have put a file in it
             for folder in made:
                 folder.rmdir()
         raise
 
 
 def _mark_alive(handle: int) -> None:
-    """Lock a temporary file or folder, which tells that its writer lives."""
+    """Lock a temporary file or folder, as a sign that its writer is alive."""
     with suppress(OSError):  # a file system without locks
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder; what a living one writes stays.
+    """Remove unfinished files of killed processes from a folder; those of living ones stay.
 
-    Where the file system has no locks, nothing tells the two apart, and all stays.
+    On a file system without locks the two cannot be distinguished, and all files stay.
     """
     for left in folder.glob(".*"):
         if not TEMPORARY.fullmatch(left.name):
@@ -199,10 +199,10 @@ def _in_units(count: int) -> str:
 
 @contextmanager
 def locked(path: Path, taken: Exception) -> Iterator[None]:
-    """Hold a folder, or a lock file, for this process; raise ``taken`` where another has it.
+    """Lock a folder, or a lock file, for this process; raise ``taken`` if another has the lock.
 
-    A lock file is made where it is missing, and stays. (Network file systems can't lock a folder.)
-    The lock ends with the process, however that ends.
+    A missing lock file is made and stays. (Network file systems can't lock a folder.) The lock ends
+    with the process, however the process ends.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:

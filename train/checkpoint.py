@@ -1,11 +1,12 @@
-"""Checkpoints that can be trusted: written whole, checked before use, never one too few.
+"""Checkpoints: written whole, checked before use, and removed only after the next one is whole.
 
-A checkpoint is two files and an entry in ``checkpoints.json``: ``model-0003.params`` after three
-epochs, ``iteration-0000450.params`` within one (MXNet's format: parameters and BN statistics),
-beside it ``.state`` (the optimiser's momentum, and each device's own BN statistics where there are
-several); the entry has their sizes, their SHA-256 and where training stood. An entry is added after
-its files are whole and goes before they do, so a process that is killed at any moment leaves a good
-checkpoint. Nothing here is pickled: reading a run folder runs no code from it.
+A checkpoint is two files and an entry in ``checkpoints.json``. ``model-0003.params`` is written
+after three epochs, ``iteration-0000450.params`` within an epoch (MXNet's format: parameters and BN
+statistics). The ``.state`` file beside it holds the optimiser's momentum and, with several devices,
+each device's own BN statistics. The entry holds the files' sizes, their SHA-256 and the progress of
+training. An entry is added after its files are whole and removed before them, so a process that is
+killed at any moment leaves a good checkpoint. Nothing here is pickled: reading a run folder runs no
+code from it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from .params import Params, array_bytes, read_arrays, save_arrays
 log = logging.getLogger("train")
 MANIFEST = "checkpoints.json"
 SUFFIXES = (".params", ".state")
-EPOCH = "model-"  # begins the names of checkpoints at the end of an epoch; MXNet's naming
-ITERATION = "iteration-"  # of those within one
+EPOCH = "model-"  # prefix of checkpoints at the end of an epoch, as MXNet names them
+ITERATION = "iteration-"  # prefix of checkpoints within an epoch
 
 
 @dataclass
 class Progress:
-    """Where training stands: all that is not an array."""
+    """The progress of a training: its state except for the arrays."""
 
     epoch: int = 0  # finished epochs
-    batch: int = 0  # batches of the next epoch that are done
+    batch: int = 0  # finished batches of the next epoch
     losses: list[float] = field(default_factory=list)  # since the last line of the log
     confusion: list[list[int]] = field(default_factory=list)  # of the current epoch
     log_bytes: int = 0  # length of log.jsonl
@@ -50,16 +51,16 @@ class Progress:
     labels: str = ""  # digest of the training labels' content; empty: not noted
     validated: int = 0  # frames of a validation that was broken off
     val_confusion: list[list[int]] = field(default_factory=list)  # of those frames
-    exploded: int = 0  # latest iterations in a row whose loss was much too high
+    exploded: int = 0  # number of the latest consecutive iterations with a much too high loss
 
     @property
     def iteration(self) -> int:
-        """Iterations that are done."""
+        """Finished iterations."""
         return self.epoch * self.batches + self.batch
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """What is the same in all synchronous workers."""
+        """The part of the progress that is the same in all synchronous workers."""
         return self.epoch, self.batch, self.batches
 
     @property
@@ -68,7 +69,7 @@ class Progress:
         return int(self.best.removeprefix(EPOCH)) if self.best else None
 
     def set_best(self, epoch: int) -> None:
-        """Note the best epoch, 0 for none."""
+        """Record the best epoch; 0 means none."""
         self.best = f"{EPOCH}{epoch:04d}" if epoch else None
 
     @property
@@ -91,7 +92,7 @@ def check_first(folder: Path, params: tuple[Params, Params]) -> None:
 def begin(folder: Path) -> None:
     """Write an empty manifest.
 
-    Parameters without a manifest can then not be mistaken for a first save that was cut short.
+    Parameters without a manifest can then not be mistaken for an interrupted first save.
     """
     write_manifest(folder, [])
 
@@ -104,7 +105,7 @@ def save(
     Raises
     ------
     RunError
-        It could not be written whole (a full disk); the ones before it are unharmed.
+        It could not be written whole (a full disk); the earlier ones are unharmed.
     """
     entries = [entry for entry in read_manifest(folder) if entry["name"] != name]
     files = {
@@ -123,7 +124,7 @@ def update_newest(folder: Path, progress: Progress, keep: int) -> None:
 
 
 def load_newest(folder: Path) -> tuple[Params, Params, Progress]:
-    """Read the newest checkpoint that is whole; each one passed over is logged with the reason.
+    """Read the newest whole checkpoint; each skipped one is logged with the reason.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     Raises
     ------
     RunError
-        It is damaged, or gone while parameters are there.
+        It is damaged, or it is missing although there are parameters.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -173,7 +174,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
 
 def check_same(folder: Path, before: Progress, now: dict[str, int | str]) -> None:
-    """Raise ``RunError`` where a run is to go on with other data, devices or workers."""
+    """Raise ``RunError`` if a run would continue with other data, devices or workers."""
     for what, count in now.items():
         found = getattr(before, what)
         if found not in (0, "", count):
@@ -200,7 +201,7 @@ def _keep(folder: Path, entries: list[dict[str, Any]], best: str | None, keep: i
     names = {entry["name"] for entry in kept}
     pruned = {entry["name"] for entry in entries} - names
     for file in folder.glob("*"):
-        # Files within an epoch that no entry names are those of a job killed while it saved.
+        # Files within an epoch without an entry come from a job that was killed while it saved.
         ours = file.stem in pruned or file.stem.startswith(ITERATION)
         if ours and file.suffix in SUFFIXES and file.stem not in names:
             file.unlink()

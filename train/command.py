@@ -2,8 +2,8 @@
 
 docs/reliability.md lists the exit codes.
 
-Importing it makes the process ready: what a command imports next takes seconds, in which Ctrl-C
-must end it with a word too. It imports nothing that is large.
+Importing it prepares the process: a command's further imports take seconds, and Ctrl-C must end
+them with a message too. It imports nothing large.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ NO_MEMORY = (
 def command(main: Callable[..., int]) -> Callable[..., int]:
     """Turn a user's mistake in `main` into one line on stderr and exit code 2.
 
-    An `OSError` (a folder that cannot be written, a full disk) and too little memory count as one.
-    Ctrl-C gives 130. Where whoever reads standard output leaves early, as ``head`` does, the
-    command ends quietly with 141. Any other exception is a bug and keeps its traceback.
+    An `OSError` (a folder that cannot be written, a full disk) and too little memory count as such.
+    Ctrl-C gives 130. If the reader of standard output leaves early, as ``head`` does, the command
+    ends silently with 141. Any other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -69,7 +69,7 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
 def user_errors() -> tuple[type[Exception], ...]:
     """Return the exceptions that a user's mistake or an obstacle of the machine raises."""
     errors = [ConfigError, DataError, RunError, OSError]
-    # Importing symbols imports MXNet; only when something else has can its error be on its way.
+    # Importing symbols imports MXNet. Its error can only occur if something has imported it.
     if "symbols.errors" in sys.modules:
         errors.append(sys.modules["symbols.errors"].NetworkError)
     return tuple(errors)
@@ -83,20 +83,20 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def sentence(error: Exception) -> str:
-    """Say what an exception is about in one line."""
+    """Describe an exception in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: an exception out of a half-imported library would be a traceback."""
+    """End at once: an exception inside a half-imported library would print a traceback."""
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
 
 
 def _complete_streams() -> None:
-    """Open what the caller has closed: the next file opened would take its number."""
+    """Open standard streams that the caller has closed: other files would take their numbers."""
     for number, mode, name in ((0, "r", "stdin"), (1, "w", "stdout"), (2, "w", "stderr")):
         try:
             os.fstat(number)
@@ -116,4 +116,4 @@ if _is_a_command():
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
-        warnings.simplefilter("ignore")  # those of other packages must not end a command
+        warnings.simplefilter("ignore")  # warnings of other packages must not end a command

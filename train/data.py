@@ -29,8 +29,8 @@ def open_split(
 ) -> Frames:
     """Open the images and labels of a split; ``DataError`` says what is wrong with the folder.
 
-    Without ``labelled`` an image may lack its label until it is read. What lies in the folder and
-    takes no part is logged.
+    Without ``labelled``, a missing label is an error only when it is read. Unused files in the
+    folder are logged.
     """
     frames = open_frames(dataset.layout, data_root, split, dataset.home, cache_mb, labelled)
     if not is_prepared(data_root):
@@ -45,10 +45,10 @@ def open_split(
 
 
 def with_class_weights(config: Config, dataset: DatasetSpec, reader: CropReader) -> Config:
-    """Work out ``solver.class_weights = auto`` from the labels of the training split.
+    """Compute ``solver.class_weights = auto`` from the labels of the training split.
 
-    A class weighs the square root of (median frequency / its frequency), scaled so that the mean
-    over all pixels is 1 (after Eigen and Fergus, arXiv:1411.4734, whose rule has no root).
+    A class's weight is the square root of (median frequency / its frequency), scaled so that the
+    mean over all pixels is 1 (after Eigen and Fergus, arXiv:1411.4734, whose rule has no root).
 
     Raises
     ------
@@ -77,7 +77,7 @@ def with_class_weights(config: Config, dataset: DatasetSpec, reader: CropReader)
 def open_batches(
     config: Config, dataset: DatasetSpec, data_root: Path, workers: int = 1, rank: int = 0
 ) -> SegmentationIter:
-    """Open the training batches: of ``workers`` parts the one with the number ``rank``."""
+    """Open the training batches of worker ``rank``, one of ``workers`` equal parts."""
     data = config.data
     reader = CropReader(
         open_split(

@@ -1,7 +1,7 @@
 """Digests of a folder's files, in the format of ``sha256sum``: ``sha256sum -c SHA256SUMS`` agrees.
 
-A file is listed before its content changes, beside its old digest, and alone afterwards. So
-whenever a process dies, each file has a digest that is listed.
+A new digest is listed beside the old one before the file changes; the old one is removed
+afterwards. So every file has a listed digest whenever a process dies.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def write_listed(path: Path, content: bytes) -> None:
 
 
 def list_file(path: Path) -> None:
-    """Put the digest of a file that is there into the list."""
+    """Add the digest of an existing file to the list."""
     _list(path, {digest(path)})
 
 
 def check_listed(path: Path) -> None:
-    """Raise ``RunError`` where a file has another digest than the one that is listed.
+    """Raise ``RunError`` if a file's digest differs from the listed one.
 
-    A file that is not listed, as in a folder made by hand, is taken as it is.
+    A file that is not listed, as in a folder made by hand, is not checked.
     """
     listed = _listed(path)
     if listed and digest(path) not in listed:

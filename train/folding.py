@@ -9,8 +9,8 @@ import mxnet as mx
 import numpy as np
 
 Arrays = Mapping[str, mx.nd.NDArray]
-# The same function as the operator relu, but only this one is fused into the convolution before it,
-# and only this one stays in 8-bit integers.
+# The same function as the operator relu. Only this one is fused into the convolution before it, and
+# only this one stays in 8-bit integers.
 FUSABLE_RELU = {"op": "Activation", "attrs": {"act_type": "relu"}}
 
 
@@ -22,7 +22,7 @@ def inference_graph(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
 def fold_batch_norm(
     symbol: mx.sym.Symbol, arg_params: Arrays, aux_params: Arrays
 ) -> tuple[mx.sym.Symbol, dict[str, mx.nd.NDArray]]:
-    """Give every convolution that batch normalisation follows its scale and shift.
+    """Fold each batch normalisation into the convolution before it.
 
     With moving mean m and variance v, ``gamma * (w * x - m) / sqrt(v + eps) + beta`` is a
     convolution with weight ``w * gamma / sqrt(v + eps)`` and bias
@@ -31,7 +31,7 @@ def fold_batch_norm(
     Parameters
     ----------
     symbol : Symbol
-        Each BatchNorm follows a Convolution without bias whose only reader it is.
+        Each BatchNorm follows a Convolution without bias and is its only reader.
     arg_params, aux_params : mapping of str to NDArray
         Its parameters; they stay as they are.
 
@@ -41,7 +41,7 @@ def fold_batch_norm(
         The same function without BatchNorm; ``X_bias`` joins the arguments of convolution X, and
         Activation takes the place of the operator relu.
     arg_params : dict of str to NDArray
-        Its parameters; auxiliary states it has none.
+        Its parameters; it has no auxiliary states.
     """
     nodes = json.loads(symbol.tojson())["nodes"]
     norms = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}

@@ -1,4 +1,4 @@
-"""What ends a training: a loss that is not finite, and a machine out of memory or disk."""
+"""Conditions that end a training: a loss that is not finite, and too little memory or disk."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from data_iter import DataError
 from .command import lacks_memory
 from .errors import RunError, reason
 
-# Cross-entropy of a class given probability 2e-9: the network is sure of what is wrong everywhere.
+# Cross-entropy of a class with probability 2e-9: the network is sure and wrong everywhere.
 EXPLODED = 20.0
-EXPLODED_FOR = 100  # iterations in a row; at random a network may well begin so
+EXPLODED_FOR = 100  # consecutive iterations; a random network may begin like this
 SMALLEST = np.float32(1e-12)  # added to probabilities, so that the logarithm stays finite
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: int) -> float:
-    """Mean over the batch's valid cells; 0 where there is none.
+    """Mean over the batch's valid cells; 0 without any.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def cross_entropy(probabilities: mx.nd.NDArray, label: mx.nd.NDArray, ignore: in
     ignore : int
         Label of cells that do not count.
     """
-    # Only one number a cell leaves the device; ignored cells take that of the last class.
+    # Only one number per cell leaves the device; ignored cells use the last class.
     chosen = mx.nd.pick(probabilities, label.as_in_context(probabilities.context), axis=1)
     chosen = chosen.asnumpy()[label.asnumpy() != ignore]
     return float(-np.log(chosen + SMALLEST).mean()) if chosen.size else 0.0
@@ -46,7 +46,7 @@ def lost(
 ) -> RunError:
     """Say where training diverged, and what to do.
 
-    ``files`` are those of the batch; ``saved`` names the checkpoint whose parameters gave the loss.
+    ``files`` are the batch's; ``saved`` names the checkpoint with the parameters of this loss.
     """
     advice = "lower solver.lr"
     if not (solver.source or solver.learn_bn_epochs):
@@ -64,7 +64,7 @@ def lost(
 
 @contextmanager
 def explained(config: Config, run: Path, data_root: Path) -> Iterator[None]:
-    """Say in one sentence what the machine lacks; ``RunError`` takes the place of the exception."""
+    """Replace the exceptions of a full disk or memory by a ``RunError`` of one sentence."""
     try:
         yield
     except mx.base.MXNetError as error:

@@ -1,4 +1,4 @@
-"""The parameters that training begins with: drawn at random, then taken over from another run."""
+"""The initial parameters of a training: drawn at random, then replaced by those of another run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .run_dir import RunDir
 
 log = logging.getLogger("train")
 
-# Keys of [network] under which the same parameters are another function; their shapes don't tell.
+# Keys of [network] that change the function of the same parameters without changing their shapes.
 MEANING = ("stride_in", "pool_pad", "bn_eps", "mean_rgb")
 
 
 def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params]:
     """Parameters at the start of training, the same for the same seed.
 
-    Convolutions are drawn by Xavier's rule (uniform, fan in; the release): evenly from -b to b with
-    b^2 = ``solver.init_magnitude`` / fan in. Normalisations begin as identity. Then every parameter
-    that ``solver.init_from`` has under the same name and shape takes its place. What was loaded and
-    what was not is logged.
+    Convolutions are drawn by Xavier's rule (uniform, fan in; the release): uniformly from -b to b
+    with b^2 = ``solver.init_magnitude`` / fan in. Normalisations begin as identity. Parameters of
+    ``solver.init_from`` with the same name and shape then replace them. The log lists what was
+    loaded and what was not.
 
     Raises
     ------
     RunError
-        ``solver.init_from`` cannot be read, has nothing that fits, or is an int8 or bf16 folder.
+        ``solver.init_from`` cannot be read, has no fitting parameter, or is an int8 or bf16 folder.
     """
     symbol = build_symbol(config, dataset)
     shapes, attributes = param_shapes(symbol, config.network.downsample), symbol.attr_dict()
@@ -48,13 +48,13 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
     if config.solver.source:
         source = Path(config.solver.source)
         if not source.exists() and (PROJECT / source).exists():
-            source = PROJECT / source  # own.cfg starts from models/camvid, wherever it is called
+            source = PROJECT / source  # own.cfg names models/camvid, from any folder
         _take_over(params, _newest(RunDir(source), config) if source.is_dir() else source)
     return params
 
 
 def _newest(run: RunDir, config: Config) -> Path:
-    """Name the newest parameters of a run; warn of options that they were trained with."""
+    """Name the newest parameters of a run; warn if they were trained with other options."""
     newest = run.params_file(run.newest_epoch())
     if run.is_for_inference():
         raise RunError(

@@ -1,12 +1,12 @@
-"""Sizes at which MXNet's 1x1 convolution ends the process, and the way round them.
+"""Avoid the sizes at which MXNet's 1x1 convolution crashes the process.
 
 On processors with AVX-512, MXNet 1.9.1 (oneDNN 2.4.4) divides by zero (SIGFPE) while it prepares a
 1x1 convolution for inference. Its estimate of a blocking (``brg_blocking_t::est_eff_1x1`` of
 ``jit_brgemm_conv_utils.cpp``) divides by rows * (rows * columns) * blocks of channels, an int of 32
 bits, and at some sizes that is a multiple of 2^32: the 2048 channels of res5 for a frame of
-1024x2048 at downsampling rate 4, or 241 to 256 channels of 512x1024. It is so in fp32, bf16 and
-int8. A 1x1 convolution looks at no neighbours, so it may as well be computed some rows at a time:
-the result is the same.
+1024x2048 at downsampling rate 4, or 241 to 256 channels of 512x1024. This holds in fp32, bf16 and
+int8. A 1x1 convolution uses no neighbours, so it can be computed some rows at a time with the same
+result.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class Cut(NamedTuple):
 def split_convolutions(
     symbol: mx.sym.Symbol, shapes: Mapping[str, tuple[int, ...]], training: bool = False
 ) -> mx.sym.Symbol:
-    """Cut the 1x1 convolutions of deadly sizes into parts.
+    """Split the 1x1 convolutions of crashing sizes into parts.
 
     Parameters
     ----------
     symbol : Symbol
         Any graph.
     shapes : mapping of str to tuple
-        Of its inputs: what its shapes follow from.
+        Shapes of its inputs, from which all others follow.
     training : bool
         Whether there will be a backward pass, whose output is as large as the input.
 
     Returns
     -------
     Symbol
-        The same function of the same parameters; ``symbol`` itself where no size is deadly.
+        The same function of the same parameters; ``symbol`` itself if no size crashes.
     """
     text = json.loads(symbol.tojson(remove_amp_cast=False))
     nodes = text["nodes"]

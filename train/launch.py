@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-THREADS = os.environ.get("OMP_NUM_THREADS")  # the user's own, before train.runtime sets it
+THREADS = os.environ.get("OMP_NUM_THREADS")  # the user's value, before train.runtime sets it
 
 if not __package__:  # run as a file: make the project importable, and only the project
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -117,8 +117,8 @@ def read_hosts(file: Path) -> list[str]:
 def find_listener(interface: str | None, hosts: list[str | None]) -> Listener:
     """Choose the address of this machine that the others reach.
 
-    The parameter server runs code that it is sent (it unpickles), so the choice carries a warning
-    unless it is the loopback or a named interface with a private address.
+    The parameter server executes code that it receives (it unpickles). The choice therefore has a
+    warning unless it is the loopback or a named interface with a private address.
     """
     if interface is None and hosts == [None]:
         interface = "lo"

@@ -24,7 +24,7 @@ PYTHONS = ((3, 9), (3, 11))
 WHEELS = ("mxnet", "mxnet-cu112")
 PROJECT = Path(__file__).resolve().parents[1]
 
-# What a result hangs on, by the names that pip knows.
+# Packages that results depend on, by their names in pip.
 PACKAGES = (
     *WHEELS,
     "numpy",
@@ -41,7 +41,7 @@ PACKAGES = (
 
 LEAST_ADDRESS_SPACE = 2 << 30  # bytes; loading MXNet alone maps 0.9 GB with 2 threads
 
-# What the speed of int8 and bfloat16 hangs on.
+# Instructions that the speed of int8 and bfloat16 depends on.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 # Compute capabilities in the binary of mxnet-cu112 1.9.1: machine code for sm_50 to sm_86 and no
@@ -87,7 +87,7 @@ class Gpu:
 
 
 def check_python(python: tuple[int, int] = sys.version_info[:2]) -> None:
-    """Raise `RunError` for a Python that MXNet 1.9.1 with its NumPy doesn't run on."""
+    """Raise `RunError` if MXNet 1.9.1 and its NumPy don't run on this Python."""
     oldest, newest = PYTHONS
     if not oldest <= python <= newest:
         raise RunError(
@@ -97,7 +97,7 @@ def check_python(python: tuple[int, int] = sys.version_info[:2]) -> None:
 
 
 def mxnet_wheel() -> str | None:
-    """Which of `WHEELS` is installed; None for an MXNet that came another way.
+    """Return the installed one of `WHEELS`; None if MXNet was not installed by pip.
 
     Raises
     ------
@@ -122,10 +122,10 @@ def mxnet_wheel() -> str | None:
 
 
 def load_cuda_libraries() -> list[str]:
-    """Load what mxnet-cu112 links to, so that its own look-up finds all of it in the process.
+    """Load the libraries that mxnet-cu112 links to, so that it finds them in the process.
 
-    The wheel looks on the loader's path only, where the libraries that pip installs are not. Those
-    come first here; a CUDA 11 on the loader's path serves where they are missing.
+    The wheel searches the loader's path only, and pip installs the libraries elsewhere. Those of
+    pip come first here; a missing one is taken from the loader's path.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def compute_threads() -> int:
 
 
 def check_address_space() -> None:
-    """Raise `RunError` where this process may not have the memory that loading MXNet takes."""
+    """Raise `RunError` if this process may not use the address space that loading MXNet takes."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
         raise RunError(
@@ -223,7 +223,7 @@ def processor() -> str:
 
 
 def instructions() -> set[str]:
-    """Return the names of the processor's instruction sets; empty where nothing says them."""
+    """Return the names of the processor's instruction sets; empty if they are unknown."""
     return set(_cpuinfo("flags").split())
 
 
@@ -248,7 +248,7 @@ def versions() -> dict[str, str]:
 
 
 def _cpuinfo(field: str) -> str:
-    """Return a field of the first processor, empty where there is none."""
+    """Return a field of the first processor; empty if it is missing."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -260,10 +260,8 @@ def _cpuinfo(field: str) -> str:
 def cgroup_folders(controller: str, root: Path, membership: Path) -> list[Path]:
     """List this process's cgroups for ``cpu`` or ``memory``, each with all of its ancestors.
 
-    They are of version 1 or 2.
-
-    In a container the path can be the host's, with no such folder here; its ancestors up to the
-    mount point still hold the container's own quota.
+    Versions 1 and 2 are read. In a container the path can be the host's and not exist here; its
+    ancestors up to the mount point still hold the container's own quota.
     """
     folders = []
     for line in membership.read_text().splitlines() if membership.exists() else []:

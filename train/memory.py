@@ -1,9 +1,9 @@
-"""How much memory training and prediction take, told before they take it.
+"""Estimate the memory of training and prediction before they begin.
 
 On CPUs MXNet 1.9.1 keeps every layer's output and its gradient when it trains through oneDNN; its
-own memory plan counts a third of that. On GPUs the plan is taken as it is, which was never
-measured. The constants were fitted to measured peaks: ``tools/benchmark.py memory`` repeats them,
-docs/measurements.md lists them; the largest error of training was 11%, of prediction 8%.
+own memory plan covers about a third of that. On GPUs the estimate is the plan, which was never
+measured. The constants were fitted to measured peaks, which docs/measurements.md lists and
+``tools/benchmark.py memory`` repeats. The largest error was 11% for training, 8% for prediction.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COPIES = 4
 REARRANGED = 3
 ALIVE = 1.4  # of prediction: oneDNN's rearranged copies of outputs
 CUDNN = 1e9  # workspaces and context of a GPU; not measured
-CROP_STEP = 32  # pixels, when a crop that fits is looked for
+CROP_STEP = 32  # pixels, in the search for a crop that fits
 
 
 def training_bytes(
@@ -54,7 +54,7 @@ def training_bytes(
     crop_hw : sequence of int
         Height and width of the crops, multiples of the downsampling rate.
     crops : int
-        That go through the network at once on each device.
+        Number that passes through the network at once on each device.
     device : {"cpu", "gpu"}
         Kind of the devices.
     devices : int
@@ -152,7 +152,7 @@ def free_bytes(
     cgroup_root: Path = Path("/sys/fs/cgroup"),
     membership: Path = Path("/proc/self/cgroup"),
 ) -> int:
-    """Return what a GPU, or this machine within this process's cgroup limits, has free."""
+    """Return the free memory of a GPU, or of this machine within this process's cgroup limits."""
     if context.device_type == "gpu":
         return mx.context.gpu_memory_info(context.device_id)[0]
     free = psutil.virtual_memory().available
@@ -171,7 +171,7 @@ def used_bytes(contexts: Sequence[mx.Context]) -> int:
 
 
 def _cgroup_left(folder: Path) -> int | None:
-    """Return what a memory cgroup of version 2 or 1 has left, None for no limit."""
+    """Return the memory that a cgroup of version 2 or 1 has left; None without a limit."""
     version_2 = (folder / "memory.max").exists()
     limit, used = (
         ("memory.max", "memory.current")
@@ -186,7 +186,7 @@ def _cgroup_left(folder: Path) -> int | None:
         return None
     if text == "max":
         return None
-    # The kernel gives cached files up where memory is short.
+    # The kernel frees cached files when memory is short.
     cached = re.search(r"^(?:total_)?inactive_file (\d+)$", statistics, re.MULTILINE)
     return int(text) - taken + (int(cached[1]) if cached else 0)
 
@@ -266,7 +266,7 @@ def check_training(
     contexts : sequence of Context
         The devices.
     ignore : bool
-        Take what there is.
+        Do not raise an error for too little memory.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def confusion_matrix(
     Raises
     ------
     ValueError
-        A value of either is no class, also a prediction at a pixel that is not counted.
+        A value of either is not a class, even a prediction at a pixel that is not counted.
     """
     joint = joint_histogram(truth, prediction)
     for name, counts, allowed in (
@@ -71,14 +71,14 @@ def confusion_matrix(
 def iou(confusion: np.ndarray) -> np.ndarray:
     """Intersection over union of each class, (L,) float64.
 
-    TP / (TP + FP + FN) (Cityscapes, PASCAL VOC). A class in neither truth nor prediction has none:
-    NaN; one that is only predicted, or only missed, has 0.
+    TP / (TP + FP + FN) (Cityscapes, PASCAL VOC). It is NaN for a class that occurs in neither truth
+    nor prediction, and 0 for a class that is only predicted, or only missed.
 
     Parameters
     ----------
     confusion : ndarray
-        (L, L) counts with true classes in rows, or (L, more): columns beyond L hold predictions
-        that are no class, which count as missed.
+        (L, L) counts with true classes in rows, or (L, more): columns beyond L hold predictions of
+        other values, which count as missed.
     """
     hits, missed, wrong = _counts(confusion)
     return _share(hits, hits + missed + wrong)
@@ -133,17 +133,17 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mean_score(scores: Iterable[float]) -> float:
-    """Mean of the scores that are not NaN: absent classes take no part. NaN where all are."""
+    """Mean of the scores that are not NaN, so absent classes are left out; NaN if all are NaN."""
     present = [float(score) for score in scores if not np.isnan(score)]
     return sum(present) / len(present) if present else float("nan")
 
 
 def or_none(score: float) -> float | None:
-    """Return a score as JSON has it: NaN becomes None."""
+    """Return a score for JSON: NaN becomes None."""
     return None if np.isnan(score) else float(score)
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Share of counted pixels whose class is right; NaN where none is counted."""
+    """Share of counted pixels whose class is right; NaN if no pixel is counted."""
     total = confusion.sum()
     return float(np.trace(confusion) / total) if total else float("nan")

@@ -24,8 +24,8 @@ log = logging.getLogger("train")
 class TrainingModule:
     """A bound network with SGD.
 
-    MXNet's Module has no public way to its optimiser's state but a pickle, and none to one device's
-    parameters; this class is the only place that reaches into it.
+    MXNet's Module exposes its optimiser's state only as a pickle, and one device's parameters not
+    at all. This class is the only code that uses the Module's private attributes.
 
     Parameters
     ----------
@@ -123,9 +123,9 @@ class TrainingModule:
         return module
 
     def fix_bn(self, symbol: mx.sym.Symbol, params: tuple[Params, Params]) -> None:
-        """Go on with the graph of fixed BN statistics, the same parameters, and the momentum.
+        """Continue with the graph of fixed BN statistics, the same parameters, and the momentum.
 
-        That of a parameter which is frozen now stays, and moves nothing.
+        The momentum of a parameter that is now fixed is kept and has no effect.
         """
         mx.nd.waitall()
         self.learns_bn = False
@@ -136,8 +136,8 @@ class TrainingModule:
     def step(self, batch: mx.io.DataBatch, iteration: int) -> mx.nd.NDArray:
         """Train on a batch; return its probabilities (N, L, cells) from before the update.
 
-        With ``solver.accumulate`` the parts of the batch go through the network one after the
-        other, and one update follows from the sum of their gradients. ``iteration`` counts from 0.
+        With ``solver.accumulate`` the parts of the batch pass through the network one after the
+        other, and one update uses the sum of their gradients. ``iteration`` counts from 0.
         """
         self._optimizer.lr = learning_rate(self._solver, iteration, self._length)
         if self._parts == 1:
@@ -172,7 +172,7 @@ class TrainingModule:
     def state(self) -> Params:
         """Return the momentum as ``momentum:NAME``; it is equal on all devices.
 
-        Empty before the first step, and where the servers keep it.
+        It is empty before the first step, and if the servers keep the momentum.
         """
         mx.nd.waitall()
         names, count = self._optimizer.idx2name, len(self._contexts)
@@ -200,7 +200,8 @@ class TrainingModule:
         """Return the parameters and the state for a checkpoint; every worker has to call this.
 
         While several devices or workers learn BN statistics, each has its own. The parameters then
-        hold their mean, the state those of each device of worker K as ``workerK.deviceJ:NAME``.
+        hold their mean; the state holds those of each device of worker K as
+        ``workerK.deviceJ:NAME``.
         """
         (arguments, means), state = self.params(), self.state()
         if self.learns_bn and self._workers.count * len(self._contexts) > 1:
@@ -258,7 +259,7 @@ def _cut(batch: mx.io.DataBatch, parts: int) -> Iterator[mx.io.DataBatch]:
 
 
 def _multiply_rates(symbol: mx.sym.Symbol, names: Params, solver: Solver) -> None:
-    """Put the factors where MXNet's optimisers look for them: in the variables' attributes."""
+    """Store the factors where MXNet's optimisers read them: in the variables' attributes."""
     variables = symbol.get_internals()
     for name in names:
         factor = solver.head_lr_mult if name.startswith(HEAD) else solver.backbone_lr_mult

@@ -17,7 +17,7 @@ from symbols.head import OWN
 from .errors import RunError
 from .params import Params
 
-HEAD = OWN  # begins the names of the parameters that solver.head_lr_mult is for
+HEAD = OWN  # prefix of the parameters that solver.head_lr_mult applies to
 INPUTS = ("data", LABEL)
 
 
@@ -32,7 +32,7 @@ def build_symbol(
     Raises
     ------
     ConfigError
-        The configuration names a depth, dilation, decoder or loss that there is not.
+        The configuration names an unknown depth, dilation, decoder or loss.
     """
     solver = config.solver
     weights = solver.class_weights if training else ()
@@ -68,7 +68,7 @@ def cell_layout(network: Network) -> tuple[int, int]:
 def check_params(
     symbol: mx.sym.Symbol, arg_params: Params, aux_params: Params, source: Path, side: int
 ) -> None:
-    """Check parameters against the graph; ``RunError`` names the first that does not fit.
+    """Check parameters against the graph; ``RunError`` names the first one that does not fit.
 
     ``side`` is any input size that the graph accepts, in pixels.
     """
@@ -87,7 +87,7 @@ def check_params(
 
 
 def param_shapes(symbol: mx.sym.Symbol, side: int) -> tuple[dict, dict]:
-    """Shapes of the arguments but the inputs, and of the auxiliary states, by name.
+    """Shapes of the arguments except the inputs, and of the auxiliary states, by name.
 
     ``side`` is any input size that the graph accepts, in pixels.
     """

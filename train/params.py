@@ -1,4 +1,4 @@
-"""MXNet's ``.params`` files: written whole, refused with a sentence where damaged."""
+"""MXNet's ``.params`` files: written whole; a damaged one is refused with one sentence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Params = dict[str, mx.nd.NDArray]
 
 
 def read_arrays(path: Path) -> Params:
-    """Read a file of named arrays; ``RunError`` says what is wrong with it."""
+    """Read a file of named arrays; ``RunError`` names the fault."""
     if not path.is_file():
         raise RunError(f"{path}: no such parameter file")
     try:
-        path.open("rb").close()  # MXNet says nothing useful of a file that it may not read
+        path.open("rb").close()  # MXNet's message about an unreadable file is not useful
         named = mx.nd.load(str(path))
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
@@ -31,7 +31,7 @@ def read_arrays(path: Path) -> Params:
         return named
     if named:
         raise RunError(f"{path}: its arrays have no names")
-    return {}  # a file of no arrays reads as a list
+    return {}  # a file without arrays is read as a list
 
 
 def save_arrays(path: Path, arrays: Params) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def save_arrays(path: Path, arrays: Params) -> dict[str, Any]:
     Raises
     ------
     RunError
-        It could not be written whole; what was there before stays.
+        It could not be written whole; an earlier file stays.
     """
     check_room(path, array_bytes(arrays), "what was saved before is unharmed; this takes")
     with atomic_write(path) as temporary:

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a bar on a terminal, lines elsewhere, ``log.jsonl`` always.
+"""Report a training: a bar on a terminal, lines elsewhere, and always ``log.jsonl``.
 
 Scores are in percent for people, as ``tools/evaluate.py`` prints them, and from 0 to 1 in files.
 """
@@ -32,10 +32,10 @@ class Reporter:
     Parameters
     ----------
     run : RunDir or None
-        Its ``log.jsonl`` and ``tensorboard`` get every record; None: nothing is written, as in all
-        workers of a distributed job but the first.
+        Its ``log.jsonl`` and ``tensorboard`` get every record. None: nothing is written, as in all
+        workers of a distributed job except the first.
     epochs, iterations, done : int
-        Length of the whole run, and the iterations that are done at the start.
+        Length of the whole run, and the iterations that were finished before this start.
     dataset : DatasetSpec, optional
         Whose classes are validated.
     used : callable
@@ -84,7 +84,7 @@ class Reporter:
             self._board.close()
 
     def say(self, *lines: str) -> None:
-        """Put lines into ``train.log`` and before people."""
+        """Write lines to ``train.log`` and to the screen."""
         for line in lines:
             log.info("%s", line)
             if not self._bar.disable:
@@ -100,7 +100,7 @@ class Reporter:
     def train(self, epoch: int, iteration: int, lr: float, loss: float, miou: float | None) -> None:
         """Report the training since the last report; ``epoch`` counts from 1.
 
-        ``miou`` is None where no pixel of the crops has a class.
+        ``miou`` is None if no pixel of the crops has a class.
         """
         seconds = max(time.monotonic() - self._since, 1e-9)
         rate, pace = self._samples / seconds, seconds / max(self._steps, 1)
@@ -157,7 +157,7 @@ class Reporter:
         self._since, self._samples, self._steps = time.monotonic(), 0, 0
 
     def end(self, progress: Progress, solver: Solver) -> None:
-        """Say how the run ended, where its results are, and what comes next."""
+        """Say how the run ended, where its results are, and which command to run next."""
         if self._run is None:
             return
         run = self._run.path

@@ -1,4 +1,4 @@
-"""A run folder: everything that a training leaves behind and that prediction needs.
+"""A run folder: everything that a training writes and that prediction needs.
 
 ``config.cfg``          the resolved configuration (no paths of this machine)
 ``dataset.yaml``        the class table
@@ -48,7 +48,7 @@ INFERENCE_SYMBOL, INFERENCE_ONNX = "inference-symbol.json", "inference-int8.onnx
 
 
 class RunDir:
-    """The files of one run; constructing it reads and writes nothing."""
+    """The files of one run; the constructor reads and writes nothing."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -57,7 +57,7 @@ class RunDir:
     def open(
         self, config: Config, dataset: DatasetSpec, resume: bool, allow_changes: bool
     ) -> Iterator[None]:
-        """Hold the folder for one job, made ready for it, with ``train.log`` in it.
+        """Lock the folder for one job and prepare it, with ``train.log`` in it.
 
         Raises
         ------
@@ -65,8 +65,8 @@ class RunDir:
             Another job has it; it is not empty and ``resume`` is off; or the run in it was begun
             with another configuration and ``allow_changes`` is off.
 
-        A run that fails before its first record or checkpoint leaves nothing behind, so that the
-        corrected command can be given as it is.
+        A run that fails before its first record or checkpoint leaves nothing behind, so the
+        corrected command needs no other options.
         """
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -90,18 +90,18 @@ class RunDir:
 
     @contextmanager
     def join(self) -> Iterator[None]:
-        """Take part in a job whose rank 0 holds the folder; write nothing in it."""
+        """Take part in a job whose rank 0 has locked the folder; write nothing in it."""
         log_to()
         yield
 
     def create(self, config: Config, dataset: DatasetSpec) -> None:
-        """Write what is known before training; ``RunError`` where the folder holds more."""
+        """Write the files that are known before training; ``RunError`` if the folder has others."""
         self._check_new()
         self.path.mkdir(parents=True, exist_ok=True)
         self.describe(config, dataset)
 
     def describe(self, config: Config, dataset: DatasetSpec) -> None:
-        """Write what prediction needs beside parameters, unless the folder says the same."""
+        """Write the files that prediction needs beside parameters, if they are not there yet."""
         if self.begun() and self.load() == (config, dataset):
             return
         self._write("dataset.yaml", dataset.dump())
@@ -118,7 +118,7 @@ class RunDir:
     def _clear(self, itself: bool) -> None:
         """Remove all files, and the folder ``itself``."""
         log_to()  # closes train.log
-        with suppress(OSError):  # what went wrong before is what counts
+        with suppress(OSError):  # the earlier error is the important one
             for entry in self.path.iterdir():
                 if entry.is_dir():
                     shutil.rmtree(entry)
@@ -173,7 +173,7 @@ class RunDir:
         return self.path / f"{EPOCH}{epoch:04d}.params"
 
     def best_epoch(self) -> int:
-        """Return the epoch with the best validation score; ``RunError`` where none is known."""
+        """Return the epoch with the best validation score; ``RunError`` if none is known."""
         entries = read_manifest(self.path) if (self.path / MANIFEST).is_file() else []
         best = Progress(**entries[-1]["progress"]).best_epoch if entries else None
         if best is None:
@@ -205,7 +205,7 @@ class RunDir:
         return int(match[1])
 
     def note_long_side(self, length: int) -> None:
-        """Write what :meth:`long_side` reads."""
+        """Write the number that :meth:`long_side` reads."""
         self._write(IMAGES, json.dumps({"long_side": length}) + "\n")
 
     def save_params(self, epoch: int, params: tuple[Params, Params]) -> None:
@@ -230,16 +230,16 @@ class RunDir:
             raise RunError(f"{file}: damaged: it is not UTF-8 text") from None
 
     def save_inference_graph(self, symbol: mx.sym.Symbol) -> None:
-        """Write the graph that predicts, in place of the one that the configuration describes."""
+        """Write the graph for prediction; it replaces the one that the configuration describes."""
         self._write(INFERENCE_SYMBOL, symbol.tojson(remove_amp_cast=False))  # bf16 is those casts
 
     @property
     def inference_onnx(self) -> Path:
-        """Name the int8 network for other libraries than MXNet, which may not be there."""
+        """Name the file of the int8 network for other libraries than MXNet; it may be missing."""
         return self.path / INFERENCE_ONNX
 
     def note_start(self, contexts: list[mx.Context], seed: int) -> None:
-        """Append what this start needs to be repeated to ``starts.jsonl``."""
+        """Append to ``starts.jsonl`` what is needed to repeat this start."""
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": sys.argv,
@@ -283,7 +283,7 @@ class RunDir:
                 yield record
 
     def last_validation(self) -> dict[str, Any] | None:
-        """Return the newest record of a validation, None where there is none yet."""
+        """Return the newest record of a validation; None before the first one."""
         last = None
         for record in self.records() if self.log_bytes else ():
             last = record if "val_iou" in record else last
@@ -296,7 +296,7 @@ class RunDir:
         return file.stat().st_size if file.is_file() else 0
 
     def cut_log(self, length: int) -> None:
-        """Drop what ``log.jsonl`` says of iterations that a resumed run repeats."""
+        """Remove from ``log.jsonl`` the iterations that a resumed run repeats."""
         if self.log_bytes > length:
             with (self.path / LOG).open("r+b") as file:
                 file.truncate(length)
@@ -304,7 +304,7 @@ class RunDir:
 
 @contextmanager
 def new_run(out: Path) -> Iterator[RunDir]:
-    """Give a run folder to fill, which appears as ``out`` only when the block ends well.
+    """Yield a run folder to fill; it appears as ``out`` only if the block ends without an error.
 
     Raises
     ------
@@ -319,7 +319,7 @@ def new_run(out: Path) -> Iterator[RunDir]:
 
 def log_to(*files: logging.Handler) -> None:
     """Log to the screen, and to nothing else but ``files``."""
-    # A terminal has the progress bar instead of lines, but for warnings.
+    # A terminal shows the progress bar, and of the lines only warnings.
     screen = logging.StreamHandler()
     if sys.stderr.isatty():
         screen.setLevel(logging.WARNING)

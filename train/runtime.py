@@ -1,8 +1,8 @@
 """Threads, CUDA libraries, errors and devices: import this first in every command.
 
 Importing it makes MXNet use every core that this process may use, and lets mxnet-cu112 find the
-CUDA libraries that pip installed. Both must happen before MXNet loads; later they do no harm.
-Where MXNet cannot load, the import ends the program with one sentence and exit code 2.
+CUDA libraries that pip installed. Both must happen before MXNet loads; later they have no effect.
+If MXNet cannot load, the import ends the program with one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Context]:
     """Return the devices to compute on; several CPU contexts share the threads of one.
 
-    MXNet reads the number of threads when it loads, so this has to be called before.
+    Call it before MXNet loads: MXNet then reads the number of threads.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Contex
     if cpus is not None and cpus < 1:
         raise ConfigError(f"--cpus: expected at least 1, got {cpus}")
     if cpus is not None:
-        # Each context computes with this many, and twice as many as cores are four times slower.
+        # Each context uses this many threads; with twice as many threads as cores, training is four
+        # times slower.
         os.environ["OMP_NUM_THREADS"] = str(max(1, machine.compute_threads() // cpus))
     machine.check_address_space()
     import mxnet as mx
@@ -103,7 +104,7 @@ def _unusable(gpu: machine.Gpu) -> str:
 
 
 def _prepare() -> None:
-    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or each command begins with noise
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # else each command begins with output
     try:
         machine.check_python()
         if sys.flags.optimize > 1:
@@ -111,8 +112,8 @@ def _prepare() -> None:
                 "python -OO (PYTHONOPTIMIZE=2) drops docstrings, without which MXNet 1.9.1 does "
                 "not load: unset it"
             )
-        # Left alone, MXNet takes half the processors of the machine, whatever this process may use.
-        # Of a list, one number for each level of nesting, it can only read the first.
+        # By default MXNet takes half the processors of the machine, whatever this process may use.
+        # Of a list (one number per level of nesting) it can only read the first.
         os.environ["OMP_NUM_THREADS"] = str(machine.compute_threads())
         if machine.mxnet_wheel() == "mxnet-cu112":
             machine.load_cuda_libraries()

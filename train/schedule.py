@@ -1,4 +1,4 @@
-"""The learning rate over a run: poly (paper, section 4.1.1), or what ``solver.schedule`` says."""
+"""The learning rate over a run: poly (paper, section 4.1.1), or another ``solver.schedule``."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Schedule:
         share, 0..1, of the iterations after the warm-up that are over, ``epoch`` counts from 0.
     of_servers : callable or None
         ``(solver, length, **warmup) -> LRScheduler``: the same rule as an object of MXNet, for
-        servers that update by themselves (``solver.kvstore = dist_async``). They know nothing of
-        this project. MXNet counts updates from 1, so it is one update ahead of ``rate``. None: the
-        schedule is refused there.
+        servers that update by themselves (``solver.kvstore = dist_async``) and run none of this
+        project's code. MXNet counts updates from 1, so it is one update ahead of ``rate``. None:
+        the schedule is refused there.
     """
 
     rate: Callable[[Solver, float, int], float]
@@ -40,7 +40,7 @@ class Schedule:
 
 
 def poly(solver: Solver, done: float, epoch: int) -> float:
-    """Fall to 0 by a power of the share that is left."""
+    """Fall to 0 as a power of the remaining share of the run."""
     return (1 - done) ** solver.power
 
 
@@ -84,7 +84,7 @@ def learning_rate(solver: Solver, iteration: int, length: Length) -> float:
     solver : Solver
         ``lr``, ``warmup``, ``schedule`` and the keys of that schedule.
     iteration : int
-        Counted from 0 over the whole run, whatever was done before a resume.
+        Counted from 0 over the whole run, also after a resume.
     length : Length
         Of the run.
     """
@@ -95,7 +95,7 @@ def learning_rate(solver: Solver, iteration: int, length: Length) -> float:
 
 
 def server_scheduler(solver: Solver, length: Length, workers: int) -> lr_scheduler.LRScheduler:
-    """Return the same rule for servers, which count the updates of every worker."""
+    """Return the same rule for servers; they count the updates of all workers."""
     updates = Length(length.run * workers, length.epoch * workers)
     warmup = {"warmup_steps": solver.warmup * workers}
     return SCHEDULES[solver.schedule].of_servers(solver, updates, **warmup)

@@ -1,4 +1,4 @@
-"""One image in, class probabilities out: what validation and every tool predict with."""
+"""From one image to class probabilities; validation and every tool predict with it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .large import split_convolutions
 from .memory import check_free, predicting_bytes
 from .network import cell_layout, decoder_of
 
-MOST_CELLS = 32766  # a side; OpenCV's warpAffine counts in 16 bits
-SMALLEST = np.finfo(np.float32).tiny  # the logarithm of a probability of 0 is that of this one
+MOST_CELLS = 32766  # per side; OpenCV's warpAffine counts in 16 bits
+SMALLEST = np.finfo(np.float32).tiny  # a probability of 0 gets the logarithm of this one
 
 
 class PixelSegmenter(ABC):
-    """What stands around a network, whichever library runs it: padding, cells, pixels.
+    """The steps around a network in any library: padding, and cells to pixels.
 
-    Images are (H, W, 3) uint8 RGB of any size. A size that is no multiple of the downsampling rate
-    is padded at the bottom and the right with the mean, which is what training pads with; the
-    predictions of the padding are cut off, so no mask moves.
+    Images are (H, W, 3) uint8 RGB of any size. If a size is not a multiple of the downsampling
+    rate, the bottom and the right are padded with the mean, as in training. The predictions of the
+    padding are cut off, so masks do not shift.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class PixelSegmenter(ABC):
     def labels(self, image: np.ndarray) -> np.ndarray:
         """Return the most probable class of each pixel, (H, W) uint8 train ids.
 
-        The same as the argmax of :meth:`probabilities`, which are never all in memory at once.
+        It equals the argmax of :meth:`probabilities` but never holds all of them in memory.
         """
         return most_probable(self.at_pixels(self.cell_probabilities(image), image.shape[:2]))
 
@@ -69,10 +69,10 @@ class PixelSegmenter(ABC):
     ) -> Iterator[np.ndarray]:
         """Interpolate cells' probabilities to pixels, one class at a time.
 
-        DUC's are interpolated as they are, as in the release. The bilinear baseline is DeepLab-V2
-        (section 4.1.1), which interpolates scores and takes the softmax at pixels (``fc1_interp``
-        of its test.prototxt). Logarithms of probabilities are scores up to a constant per cell,
-        which the softmax removes.
+        DUC's probabilities are interpolated directly, as in the release. The bilinear baseline is
+        DeepLab-V2 (section 4.1.1), which interpolates scores and takes the softmax at pixels
+        (``fc1_interp`` of its test.prototxt). Logarithms of probabilities are scores up to a
+        constant per cell, which the softmax removes.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class PixelSegmenter(ABC):
         yield from (np.exp(upsample(plane, self.cell, hw, scale)) / total for plane in scores)
 
     def cell_probabilities(self, image: np.ndarray) -> np.ndarray:
-        """Return the network's own probabilities, one value a cell.
+        """Return the network's own probabilities, one value per cell.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class PixelSegmenter(ABC):
         return cells[:, : -(-height // self.cell), : -(-width // self.cell)]
 
     def network_input(self, image: np.ndarray) -> np.ndarray:
-        """Return the image as the network takes it: (1, 3, H', W') float32, padded, minus mean."""
+        """Return the network's input for an image: (1, 3, H', W') float32, padded, minus mean."""
         height, width = image.shape[:2]
         side = self.network.downsample
         data = np.zeros((1, 3, -(-height // side) * side, -(-width // side) * side), np.float32)
@@ -124,8 +124,8 @@ class Segmenter(PixelSegmenter):
     Parameters
     ----------
     symbol : Symbol
-        From :func:`symbols.get_symbol`; its loss and batch normalisation are folded away. Or a
-        graph made for inference, with one output and no label input, which runs as it is.
+        From :func:`symbols.get_symbol`; its loss is removed and its batch normalisation folded. Or
+        a graph made for inference, with one output and no label input, which runs unchanged.
     arg_params, aux_params : mapping of str to NDArray
         Its parameters.
     network : Network
@@ -182,13 +182,13 @@ class Segmenter(PixelSegmenter):
 
 
 class _Network:
-    """A graph that is ready to run at any image size, or at the one for which it was made.
+    """A graph that is ready to run at any image size, or at the one that it was made for.
 
     Unlike an executor, which is bound to one image size and keeps every layer's output, MXNet's
     CachedOp runs any size and reuses the memory of an output after its last use (1.1 instead of
-    2.4 GB for ResNet-101 at 544x544). On the CPU it keeps what it prepared for the last size: else
-    oneDNN's layouts of all weights, and their 8-bit integers, are made anew for every image (9% of
-    the time of ResNet-101 in int8).
+    2.4 GB for ResNet-101 at 544x544). On the CPU it keeps the preparation for the last size.
+    Otherwise oneDNN's layouts of all weights, and their 8-bit integers, would be made again for
+    every image (9% of the time of ResNet-101 in int8).
     """
 
     def __init__(
@@ -212,7 +212,8 @@ class _Network:
 def most_probable(planes: Iterable[np.ndarray]) -> np.ndarray:
     """Return the (H, W) uint8 index of the largest of L planes (H, W) at each pixel.
 
-    The first of equals, as argmax, but without all planes in memory and several times faster.
+    Of equal values the first counts, as in argmax. Not all planes are in memory at once, and it is
+    several times faster.
     """
     planes = iter(planes)
     best = next(planes).copy()
@@ -226,8 +227,8 @@ def most_probable(planes: Iterable[np.ndarray]) -> np.ndarray:
 def upsample(plane: np.ndarray, cell: int, hw: tuple[int, int], scale: float = 1.0) -> np.ndarray:
     """Interpolate one value per cell, (rows, columns), to pixels (H, W), bilinearly.
 
-    A cell's training label was that of its first pixel, so its value stays there: pixel ``p`` reads
-    position ``p / cell``. Beyond the last cell its value is repeated.
+    A cell's training label is that of its first pixel, so its value belongs there: pixel ``p``
+    reads position ``p / cell``. Beyond the last cell, the last value is repeated.
 
     Parameters
     ----------
@@ -238,13 +239,13 @@ def upsample(plane: np.ndarray, cell: int, hw: tuple[int, int], scale: float = 1
     hw : tuple of int
         Size of the result.
     scale : float
-        Factor by which the image was resized before the network saw it. Pixel centres keep their
-        place: pixel ``p`` is ``(p + 1/2) * scale - 1/2`` over there.
+        Factor by which the image was resized before the network saw it. Pixel centres are kept:
+        pixel ``p`` is at ``(p + 1/2) * scale - 1/2`` in the resized image.
 
     Raises
     ------
     RunError
-        There are more cells in a row or column than OpenCV interpolates.
+        A row or column has more cells than OpenCV can interpolate.
     """
     if cell == 1 and scale == 1:
         return plane[: hw[0], : hw[1]]

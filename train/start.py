@@ -1,4 +1,4 @@
-"""What a run needs before its first step: where it stands, and the network bound to its devices."""
+"""Prepare a run for its first step: its progress, and the network bound to its devices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOKED_AT, SIDE = 4, 256  # crops of the first batch, and pixels of each side of
 
 
 def check(config: Config, dataset: DatasetSpec, contexts: list[mx.Context], run: Path) -> None:
-    """Raise an error where the configuration does not suit devices, classes or the start."""
+    """Raise an error if the configuration does not suit devices, classes or the start."""
     solver, devices = config.solver, len(contexts)
     if solver.schedule not in SCHEDULES:
         raise config.error("solver", "schedule", one_of(solver.schedule, SCHEDULES))
@@ -73,7 +73,7 @@ def start(
     workers: Workers,
     allow_changes: bool,
 ) -> tuple[Progress, TrainingModule]:
-    """Begin, or go on from the newest checkpoint in the run folder, and note the start there.
+    """Begin, or continue from the newest checkpoint in the run folder, and record the start there.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def start(
 def _resumed(
     config: Config, dataset: DatasetSpec, run: RunDir, here: dict[str, int | str] | None
 ) -> tuple[tuple[Params, Params], Params, Progress]:
-    """Read the newest checkpoint; check that it fits the network, and what is ``here``."""
+    """Read the newest checkpoint; check that it fits the network, and compare it with ``here``."""
     named, state, progress = checkpoint.load_newest(run.path)
     params = split_params(named)
     check_params(build_symbol(config, dataset), *params, run.path, config.network.downsample)
@@ -136,7 +136,7 @@ def _note(
     run: RunDir,
     progress: Progress,
 ) -> None:
-    """Write down what is started, and forget what the log says beyond the checkpoint."""
+    """Record the start, and drop the log's records after the checkpoint."""
     if not checkpoint.read_manifest(run.path):
         checkpoint.begin(run.path)
     run.describe(config, dataset)
@@ -151,7 +151,7 @@ def _agreement(
     batches: SegmentationIter,
     params: tuple[Params, Params],
 ) -> str:
-    """Say whether start parameters belong to the images, by a few crops on the CPU."""
+    """Log whether start parameters match the images, judged by a few crops on the CPU."""
     data = batches.next().data[0][:LOOKED_AT].asnumpy()
     batches.seek(0, 0)
     top, left = (max(0, (side - SIDE) // 2) for side in data.shape[2:])

@@ -1,8 +1,8 @@
-"""Whether stored batch-norm statistics belong to the images as they are read.
+"""Check whether stored batch-norm statistics match the images as they are read.
 
-Parameters say nothing of the order of channels, the scale and the mean that their images had. Their
-batch norms do: each stores mean and variance of its input. Only layers before the dilated stages
-are compared, which are the same in every network of the paper.
+Weights do not show the channel order, the scale and the mean of their training images. Batch norms
+do: each stores mean and variance of its input. Only the layers before the dilated stages are
+compared; they are the same in every network of the paper.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .params import Params
 Statistics = dict[str, tuple[np.ndarray, np.ndarray]]  # convolution: mean and variance of outputs
 MEAN, VARIANCE = "/bn_moving_mean", "/bn_moving_var"  # end the names of the stored ones
 UNDILATED = ("conv1", "conv2", "conv3")  # begin the names of what is compared
-OTHER_MEAN = 5  # of 0..255: means that are nearer can't be told apart
-APART = 0.5  # Hellinger distance from which statistics are of other images
-CLEARLY = 0.9  # another reading is the right one where its distance is below this share
+OTHER_MEAN = 5  # of 0..255: closer channel means can't be distinguished
+APART = 0.5  # Hellinger distance above which statistics come from other images
+CLEARLY = 0.9  # another reading is right if its distance is below this share
 BGR = "with channels in the order BGR"
-STD = 58.0  # of ImageNet's pixels, roughly: the scale that is mistaken most often
+STD = 58.0  # roughly that of ImageNet's pixels: the most common mistake in scale
 
 
 def stored(aux_params: Params) -> Statistics:
-    """Return the statistics that auxiliary states hold."""
+    """Return the statistics in auxiliary states."""
     return {
         name[: -len(MEAN)]: (mean.asnumpy(), aux_params[name[: -len(MEAN)] + VARIANCE].asnumpy())
         for name, mean in aux_params.items()
@@ -39,7 +39,7 @@ def stored(aux_params: Params) -> Statistics:
 
 
 def are_folded(statistics: Statistics) -> bool:
-    """Whether every mean is 0 and every variance 1: gamma and beta hold it all, or it is new."""
+    """Whether every mean is 0 and every variance 1: folded into gamma and beta, or untrained."""
     return all(
         (mean == 0).all() and (variance == 1).all() for mean, variance in statistics.values()
     )
@@ -59,7 +59,7 @@ def measure(
     symbol : Symbol
         A graph that fixes its statistics.
     params : tuple of two dicts
-        Arguments and auxiliary states; more than the graph needs are no harm.
+        Arguments and auxiliary states; additional ones are ignored.
     batches : iterable of ndarray
         (N, 3, H, W) float32, all of one H and W; batches may differ in N.
 
@@ -113,7 +113,7 @@ def distance(one: Statistics, other: Statistics, eps: float) -> float:
 
 
 class Verdict(NamedTuple):
-    """Whether weights and images disagree for certain, and what is to be said, in one line."""
+    """Whether weights and images certainly disagree, and one line for the user."""
 
     disagree: bool
     text: str
@@ -126,7 +126,7 @@ def verdict(
     batches: list[np.ndarray],
     context: mx.Context,
 ) -> Verdict:
-    """Say whether parameters belong to images as ``config`` reads them.
+    """Judge whether parameters belong to images as ``config`` reads them.
 
     ``batches`` are (N, 3, H, W) float32, RGB minus ``network.mean_rgb``, all of one H and W.
     """

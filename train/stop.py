@@ -1,4 +1,4 @@
-"""A wish to stop, from a signal or a clock: training saves and ends at the next iteration."""
+"""A request to stop, by a signal or a time limit: training saves and ends at the next iteration."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 def handling(
     handler: Handler, numbers: Sequence[signal.Signals] = SIGNALS
 ) -> Iterator[dict[signal.Signals, Any]]:
-    """Let ``handler`` have the signals within the block; gives the handlers from before.
+    """Handle the signals by ``handler`` within the block; yields the previous handlers.
 
-    A SIGHUP that is ignored, as under ``nohup``, stays so.
+    An ignored SIGHUP, as under ``nohup``, stays ignored.
     """
     before = {
         number: signal.signal(number, handler)
@@ -49,7 +49,7 @@ class StopWish:
 
     @property
     def reason(self) -> str | None:
-        """Say why to stop, or None to go on."""
+        """Reason to stop; None to continue."""
         if self._signal:
             return self._signal
         if self._end is not None and time.monotonic() >= self._end:
@@ -66,5 +66,5 @@ class StopWish:
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
-        if number == signal.SIGINT:  # batch systems repeat the others
+        if number == signal.SIGINT:  # batch systems repeat the other signals
             signal.signal(number, self._before[number])  # so that a second Ctrl-C ends at once

@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run: its curves, and what it makes of a few validation images."""
+"""TensorBoard event files of a run: its curves, and its predictions for a few validation images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
 PICTURES = 3  # validation images shown each epoch
-PICTURE_HEIGHT = 256  # pixels at most: event files grow with every epoch
+PICTURE_HEIGHT = 256  # largest height in pixels: event files grow with every epoch
 
 
 class Board:
@@ -27,7 +27,7 @@ class Board:
     run : Path
         The run folder.
     iteration : int
-        Where training begins; TensorBoard hides what an interrupted run wrote from there on.
+        First iteration of this start; TensorBoard hides later records of an interrupted run.
     """
 
     def __init__(self, run: Path, iteration: int):
@@ -48,7 +48,7 @@ class Board:
         self._write(iteration, summary=summary.image(name, picture, dataformats="HWC"))
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write pending records."""
         self._writer.close()
 
     def _write(self, iteration: int, **content: object) -> None:

@@ -3,7 +3,8 @@
   python train/train_model.py --config configs/duc_hdc.cfg --data-root /data/cityscapes
   python train/train_model.py --config configs/duc_hdc.cfg --print-config
 
-SIGTERM, SIGUSR1, SIGHUP, Ctrl-C and --time-limit save and end with exit code 75: --resume goes on.
+SIGTERM, SIGUSR1, SIGHUP, Ctrl-C and --time-limit save and end with exit code 75. --resume then
+continues.
 """
 
 import sys
@@ -33,10 +34,10 @@ def main(argv=None) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--gpus", help="GPU numbers, as in 0,1 (default: all)")
     kind.add_argument("--cpus", type=int, help="train on that many CPU contexts")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument("--allow-changes", action="store_true", help="resume with another config")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="then save and end")
-    parser.add_argument("--ignore-memory", action="store_true", help="begin with too little, too")
+    parser.add_argument("--ignore-memory", action="store_true", help="even if memory is too small")
     parser.add_argument("--print-config", action="store_true", help="show every key and stop")
     args = parser.parse_args(argv)
 
@@ -49,11 +50,11 @@ def main(argv=None) -> int:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
     out = args.out or Path("runs") / args.config.stem
     if not args.out and config.data.dataset != load_config(args.config).data.dataset:
-        out = out.with_name(f"{out.name}-{dataset.name}")  # another than the config's own
+        out = out.with_name(f"{out.name}-{dataset.name}")  # not the config's own data set
     print(f"training {args.config.stem} in {out}; loading MXNet ...", flush=True)
     with StopWish(args.time_limit) as stop:  # from here on, loading MXNet takes a while
         devices = contexts(args.gpus, args.cpus)
-        from train.trainer import train  # it loads MXNet, which has to know the threads before
+        from train.trainer import train  # loads MXNet, so the threads must be set before
 
         return train(
             config, dataset, args.data_root, out, devices,

@@ -52,8 +52,8 @@ def train(
 ) -> int:
     """Train ``config``'s network on a data set, in the run folder ``out``.
 
-    Where the run folder has checkpoints, training goes on from the newest whole one, and on CPUs
-    ends with the same bits as a run that was never interrupted.
+    If the run folder has checkpoints, training continues from the newest whole one and, on CPUs,
+    ends with the same bits as a run without interruption.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ def train(
     stop : StopWish
         When to save and end.
     resume : bool
-        Go on from the newest checkpoint in ``out``, if there is one.
+        Continue from the newest checkpoint in ``out``, if there is one.
     allow_changes : bool
-        Resume with another configuration, data or number of devices, too.
+        Also resume with another configuration, other data or another number of devices.
     ignore_memory : bool
-        Begin also where the estimated memory is not there.
+        Also begin if the estimated memory is not available.
 
     Returns
     -------
     int
-        0: all epochs are done; 75: saved before, start again to go on.
+        0: all epochs are done; 75: saved before the end, start again to continue.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def _summary(
     contexts: list[mx.Context],
     memory: int,
 ) -> list[str]:
-    """Say what is trained on what."""
+    """Log the network, the data and the length of the training."""
     data, solver, network = config.data, config.solver, config.network
     scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
     parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""
@@ -143,7 +143,7 @@ def _summary(
 
 @dataclass
 class Trainer:
-    """Trains a network; :func:`train` puts its parts together."""
+    """Trains a network; :func:`train` makes its parts."""
 
     config: Config
     dataset: DatasetSpec
@@ -184,7 +184,7 @@ class Trainer:
         return epoch >= solver.epochs or bool(stands_still)
 
     def _train_epoch(self, stop: StopWish) -> bool:
-        """Train what is left of the epoch; False where a wish to stop ended it before."""
+        """Train the rest of the epoch; False if a request to stop ended it early."""
         every = self.config.solver.checkpoint_every
         self.batches.seek(self.progress.epoch, self.progress.batch)
         try:
@@ -238,7 +238,7 @@ class Trainer:
         self.reporter.train(progress.epoch + 1, progress.iteration, self.module.lr, loss, miou)
 
     def _end_epoch(self, stop: StopWish) -> bool:
-        """Save a finished epoch and validate it; False where a wish to stop ended it before."""
+        """Save a finished epoch and validate it; False if a request to stop ended it early."""
         progress, solver = self.progress, self.config.solver
         params = self._save()
         writes = self.workers.rank == 0
@@ -257,7 +257,7 @@ class Trainer:
         return not self.workers.agree(stop.reason is not None)
 
     def _validate(self, params: tuple[Params, Params], stop: StopWish) -> bool:
-        """Score the epoch; False where a wish to stop ended that early."""
+        """Score the epoch; False if a request to stop ended that early."""
         progress, keep = self.progress, self.config.solver.keep_checkpoints
         symbol = build_symbol(self.config, self.dataset)
         segmenter = Segmenter(symbol, *params, self.config.network, self.context)
