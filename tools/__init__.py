@@ -1,1 +1,1 @@
-"""Commands, one per file; ``python tools/NAME.py --help`` says what each does."""
+"""Commands, one per file; ``python tools/NAME.py --help`` explains each one."""

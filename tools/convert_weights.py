@@ -1,4 +1,4 @@
-r"""Bring pretrained weights into this project's names.
+r"""Convert pretrained weights to this project's names.
 
   python tools/convert_weights.py list
   python tools/convert_weights.py pytorch hub:timm/resnet101s.gluon_in1k --out resnet101s.params
@@ -11,28 +11,28 @@ r"""Bring pretrained weights into this project's names.
   python tools/convert_weights.py onnx ResNet101-DUC-7.onnx --out runs/release
 
 pytorch   ImageNet weights of a ResNet-18 to 152 under the names of torchvision and timm or of
-          transformers (.safetensors, .npz, or .pth where PyTorch is installed) become a .params
-          file of the backbone, from which a training starts: the options to give to
-          train_model.py are printed. What can't be mapped exactly is refused with the reason.
-          ImageNet's customary standard deviation goes into the first convolution, exactly,
-          borders included: both projects pad with the mean colour, which is 0 to the network.
+          transformers (.safetensors, .npz, or .pth if PyTorch is installed) become a .params file
+          of the backbone, from which a training starts; the options for train_model.py are
+          printed. A network that can't be mapped exactly is refused with the reason. ImageNet's
+          usual standard deviation is folded into the first convolution. This is exact, also at the
+          borders: both projects pad with the mean colour, which is 0 for the network.
 gluoncv   the same for the GluonCV model zoo (its v1, v1b and v1s; downloaded by gluoncv, or read
           from --params; 45 to 240 MB; GluonCV is under Apache 2.0).
 release   the authors' Cityscapes checkpoint (260 MB, linked from github.com/TuSimple/TuSimple-DUC,
-          which states no licence) becomes a run folder, as do
+          which states no licence) becomes a run folder.
 onnx      the parameters of the ONNX model zoo's ResNet101-DUC-7.onnx (260,681,709 bytes) or
           -12.onnx (260,671,144 bytes; github.com/onnx/models, in
-          validated/vision/object_detection_segmentation/duc; Apache 2.0 by its README).
+          validated/vision/object_detection_segmentation/duc; Apache 2.0 by its README) become one.
           Both have the network of configs/release.cfg, or of --config. predict.py, export_onnx.py
           and solver.init_from take run folders. They were trained on Cityscapes, whose terms allow
           non-commercial use.
 check     compares the batch norms' stored statistics with those of photographs, read in the order
           and with the mean of --config and --set (give the options that the conversion printed):
-          weights of another channel order, scale or mean stand out. Where they are folded into
-          gamma and beta (0 and 1), it can't be told.
-recalibrate  gives folded ones true statistics: the same function, now fit for learning BN.
+          it reports another channel order, scale or mean. If the statistics are folded into gamma
+          and beta (mean 0, variance 1), the check is impossible.
+recalibrate  gives folded batch norms measured statistics: the same function, ready to learn BN.
 
-Only parameters are taken over, never a graph.
+Only parameters are read, never a graph.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ SOURCES = PROJECT / "tools" / "weights" / "sources.yaml"
 
 
 def list_sources(args: argparse.Namespace) -> int:
-    """Print every source of weights that is known."""
+    """Print every known source of weights."""
     for row in yaml.safe_load(SOURCES.read_text(encoding="utf-8")):
         print(f"{row['source']}")
         print(f"    {row['convert']:9} {row['fits']}")
@@ -88,7 +88,7 @@ def list_sources(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Say whether weights belong to a preprocessing."""
+    """Print whether weights belong to a preprocessing."""
     config, dataset, params = measured_network(args)
     batches = list(read_photographs(find_photographs(args.images, args.count), config))
     found = verdict(config, dataset, params, batches, mx.cpu())
@@ -97,7 +97,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def recalibrated(args: argparse.Namespace) -> int:
-    """Write weights with true statistics."""
+    """Write weights with measured statistics."""
     check_suffix(args.out)
     config, dataset, params = measured_network(args)
     files = find_photographs(args.images, args.count)
@@ -114,7 +114,7 @@ def recalibrated(args: argparse.Namespace) -> int:
 def measured_network(
     args: argparse.Namespace,
 ) -> tuple[Config, DatasetSpec, tuple[Params, Params]]:
-    """Read the parameters of ``recalibrate`` and ``check``, and the network that they are of."""
+    """Read the parameters for ``recalibrate`` and ``check``, and their network."""
     config = load_config(args.config, args.set)
     dataset, params = load_dataset(config.data.dataset), read_params(args.params)
     symbol = build_symbol(config, dataset)
@@ -144,13 +144,13 @@ def gluoncv(args: argparse.Namespace) -> int:
 
 
 def check_suffix(out: Path) -> None:
-    """Refuse another file name than training reads."""
+    """Refuse a file name that training does not read."""
     if out.suffix != ".params":
         raise ConfigError(f"--out {out}: expected a file name that ends in .params")
 
 
 def write_backbone(out: Path, backbone: Backbone, params: tuple[Params, Params]) -> int:
-    """Write parameters to start from, and say with which options."""
+    """Write parameters for the start of a training, and print the options that they need."""
     save_arrays(out, join_params(*params))
     options = " ".join(f"--set network.{key}={v}" for key, v in backbone.options.items())
     print(f"{out}: {sum(map(len, params))} parameters of ResNet-{backbone.depth}. Train with")
@@ -160,7 +160,7 @@ def write_backbone(out: Path, backbone: Backbone, params: tuple[Params, Params])
 
 
 def released(args: argparse.Namespace) -> int:
-    """Make a run folder of the authors' parameters, from MXNet's format or ONNX."""
+    """Make a run folder from the authors' parameters, in MXNet's format or ONNX."""
     config = load_config(args.config)
     dataset, side = load_dataset(config.data.dataset), config.network.downsample
     symbol = build_symbol(config, dataset)

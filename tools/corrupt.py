@@ -1,4 +1,4 @@
-r"""Damage images, to see how robust a network is: brightness, contrast, blur, noise, JPEG, scale.
+r"""Damage images by brightness, contrast, blur, noise, JPEG and scale, to test a network on them.
 
   python tools/corrupt.py FOLDER --out DAMAGED [--seed 0]
   for kind in brightness contrast blur noise jpeg scale; do
@@ -6,8 +6,8 @@ r"""Damage images, to see how robust a network is: brightness, contrast, blur, n
       python tools/evaluate.py --dataset camvid --ground-truth LABELS --predictions RESULTS/$kind
   done
 
-Each image NAME.* gives DAMAGED/KIND/NAME.png, of its size, for each kind. The same seed gives the
-same pixels. tools/scoring/corruptions.py says what each kind does and how strongly.
+Each image NAME.* gives DAMAGED/KIND/NAME.png of the same size for each kind. The same seed gives
+the same pixels. tools/scoring/corruptions.py defines each kind and its strength.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("images", type=Path, help="an image, or a folder with images, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random values (default: 0)")
     args = parser.parse_args(argv)
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed}: expected at least 0")

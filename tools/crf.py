@@ -4,8 +4,8 @@ r"""Refine saved probability maps by a fully connected CRF (paper, section 4.1.2
   python tools/crf.py --images FOLDER --probabilities results --dataset cityscapes --out refined
 
 Each probability map NAME.npz with its image NAME.* gives NAME.png, a palette PNG of train ids. The
-parameters are the [crf] section of --config, by default the paper's; tools/crf_search.py looks for
-better ones. Images are refined in parallel, as many at a time as cores and memory allow.
+parameters are the [crf] section of --config, by default the paper's; tools/crf_search.py searches
+for better ones. Images are refined in parallel, as many at a time as cores and memory allow.
 """
 
 import sys
@@ -41,7 +41,7 @@ def main(argv=None) -> int:
     parser.add_argument("--config", type=Path, default=BASE, help=".cfg with a [crf] section")
     parser.add_argument("--set", action="append", default=[], metavar="crf.KEY=VALUE")
     parser.add_argument("--jobs", type=int, help="images at a time")
-    parser.add_argument("--resume", action="store_true", help="skip what is there already")
+    parser.add_argument("--resume", action="store_true", help="skip images whose result is there")
     args = parser.parse_args(argv)
 
     crf = load_config(args.config, args.set).crf
@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     frames = find_frames(args.images, args.probabilities, dataset)
     targets = {frame: args.out / f"{frame.name}.png" for frame in frames}
     todo = [frame for frame in frames if not (args.resume and targets[frame].is_file())]
-    # Not above: the worker processes import this file, and each would load MXNet.
+    # Imported here: the worker processes import this file, and each would load MXNet.
     from tools.inference.images import write_labels
 
     if todo:

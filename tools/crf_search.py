@@ -54,7 +54,7 @@ GRID = ("sigma_alpha=10,15,20", "sigma_beta=2,3,4", "w1=2,3,4")
 
 
 class Task(NamedTuple):
-    """One frame at one point of the grid; no point (None) is the prediction as it is."""
+    """One frame at one point of the grid; without a point (None), the plain prediction."""
 
     frame: Frame
     truth: Path
@@ -85,7 +85,7 @@ def score_task(task: Task, dataset: DatasetSpec) -> np.ndarray:
 
 
 class Journal:
-    """What is done already, a line of JSON for each task; the first line says of which inputs."""
+    """The finished tasks, one line of JSON each; the first line identifies the inputs."""
 
     def __init__(self, path: Path, tasks: Sequence[Task], dataset: DatasetSpec):
         self.path = path
@@ -111,7 +111,7 @@ class Journal:
             ) from None
         if begun_with != inputs:
             raise RunError(f"{path}: the search was begun with other inputs; choose another --out")
-        if not text.endswith("\n"):  # an interruption, or a full disk, cut the last line
+        if not text.endswith("\n"):  # the last line was cut by an interruption or a full disk
             os.truncate(path, len(text[: text.rfind("\n") + 1].encode()))
 
     @staticmethod
@@ -186,7 +186,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--grid", nargs="+", default=GRID, metavar="KEY=V,V", help=f"default: {' '.join(GRID)}"
     )
-    parser.add_argument("--names", type=Path, help="file with the frames to score, one a line")
+    parser.add_argument("--names", type=Path, help="file with the frames to score, one per line")
     parser.add_argument("--jobs", type=int, help="images at a time")
     args = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-r"""Score predictions, or a network: officially for a benchmark, in more ways for own data.
+r"""Score predictions, or a network: officially for benchmarks, with more measures for own data.
 
   python tools/evaluate.py --model runs/duc_hdc --data-root cityscapes --split val
   python tools/evaluate.py --dataset cityscapes --ground-truth gtFine/val --predictions results
@@ -9,10 +9,10 @@ r"""Score predictions, or a network: officially for a benchmark, in more ways fo
 
 Predictions are 8-bit PNGs of train ids or official label ids. KITTI road is scored in bird's-eye
 view from 8-bit confidence PNGs (0..255) or saved probability maps, either in the image's
-perspective or as 800x400 bird's-eye views. Other class tables get precision, recall, Dice and
-boundary IoU too (docs/own-data.md). Scores are in % on the screen and from 0 to 1 in --json FILE.
-A missing, extra, wrong-sized or out-of-range prediction is an error. With --model the network's
-predictions are scored as they come, to the same digits; --epoch all does so for every epoch whose
+perspective or as 800x400 bird's-eye views. Other class tables also get precision, recall, Dice and
+boundary IoU (docs/own-data.md). Scores are in % on the screen and from 0 to 1 in --json FILE. A
+missing, extra, wrong-sized or out-of-range prediction is an error. --model scores the network's
+predictions without writing them, to the same digits; --epoch all does so for every epoch whose
 parameters are in the run folder.
 """
 
@@ -80,7 +80,7 @@ def print_scores(result: dict[str, Any], console: Console) -> None:
 
 
 def _print_confusion(result: dict[str, Any], console: Console) -> None:
-    """Print where each true class went, in % of its pixels, columns numbered like the rows."""
+    """Print the predictions of each true class, in % of its pixels; columns numbered like rows."""
     classes = range(len(result["classes"]))
     lines = ["where the pixels of each class went, %"]
     lines.append(f"{'':<18}" + "".join(f"{number:>4}" for number in classes) + "  none")
@@ -125,7 +125,7 @@ FOLDERS = ("dataset", "ground_truth", "predictions")
 
 
 def check_together(args: argparse.Namespace) -> None:
-    """Raise ``ConfigError`` unless the options name predictions, or a model and its data."""
+    """Raise ``ConfigError`` unless the options name predictions, or a model and its data set."""
     given = [name for name in (*FOLDERS, "names", "values") if getattr(args, name)]
     if args.model and (given or not args.data_root):
         raise ConfigError(
@@ -144,7 +144,7 @@ def option(name: str) -> str:
 
 def score_model(args: argparse.Namespace, epoch: int | str) -> dict[str, Any]:
     """Score the parameters of one epoch."""
-    # These load MXNet, which scoring files does without.
+    # These load MXNet, which is not needed to score files.
     from tools.inference.predictor import load
     from tools.scoring.network import score_network
 
@@ -153,7 +153,7 @@ def score_model(args: argparse.Namespace, epoch: int | str) -> dict[str, Any]:
 
 
 def score_epochs(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Score every epoch of a run folder; print a line each."""
+    """Score every epoch of a run folder; print one line for each."""
     from train.run_dir import RunDir
 
     epochs = RunDir(args.model).epochs()
@@ -184,13 +184,13 @@ def main(argv=None) -> int:
     parser.add_argument("--data-root", type=Path, help="folder of the data set, for --model")
     parser.add_argument("--split", default="val", help="of --data-root (default: val)")
     parser.add_argument("--gpus", help="number of the GPU for --model (default: the first, if any)")
-    parser.add_argument("--names", type=Path, help="file with the frames to score, one a line")
+    parser.add_argument("--names", type=Path, help="file with the frames to score, one per line")
     parser.add_argument(
         "--values",
         choices=("label_id", "train_id"),
-        help="what predictions hold (by default their values tell)",
+        help="what predictions hold (default: by their values)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all scores here")
     args = parser.parse_args(argv)
 
     check_together(args)

@@ -3,13 +3,13 @@ r"""Export a run folder to ONNX.
   python tools/export_onnx.py --model RUN_DIR --out model.onnx
   python tools/export_onnx.py --model RUN_DIR --out model.onnx --pixels --hw 1024,2048 --batch 1
 
-The input 'data' is (N, 3, H, W) float32, RGB minus the mean that stands in the file's metadata; H
-and W are multiples of 8, free unless --hw fixes them, as is N unless --batch does. The output
-'seg_loss' is (N, classes, cells), softmax over the classes, in the network's own order, as in the
-ONNX model zoo's ResNet101-DUC; with --pixels the output 'probabilities' is (N, classes, H, W).
+The input 'data' is (N, 3, H, W) float32, RGB minus the mean in the file's metadata. H and W are
+multiples of 8; --hw fixes them, and --batch fixes N. The output 'seg_loss' is (N, classes, cells),
+softmax over the classes, in the network's own order, as in the ONNX model zoo's ResNet101-DUC. With
+--pixels the output 'probabilities' is (N, classes, H, W).
 
 Batch normalisation is folded into the convolutions. Before the file gets its name, onnx.checker
-reads it, and ONNX Runtime must agree with MXNet to 1e-4 on --images.
+checks it, and ONNX Runtime must agree with MXNet to 1e-4 on --images.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ COMPARED = 3  # images
 
 
 def smooth_noise() -> np.ndarray:
-    """Return a picture with structure, (136, 248, 3) uint8, for a first comparison."""
+    """Return a structured picture, (136, 248, 3) uint8, for a first comparison."""
     random = np.random.default_rng(0)
     return cv2.resize(random.integers(0, 256, (17, 31, 3)).astype(np.uint8), (248, 136))
 

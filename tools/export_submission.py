@@ -1,4 +1,4 @@
-r"""Make the archive that a benchmark's server accepts, or check one.
+r"""Make an archive for a benchmark's server, or check one.
 
   python tools/export_submission.py --dataset cityscapes --model runs/duc_hdc \
       --data-root cityscapes --out cityscapes.zip
@@ -8,10 +8,9 @@ r"""Make the archive that a benchmark's server accepts, or check one.
   python tools/export_submission.py --dataset cityscapes --check cityscapes.zip
 
 Predictions are those that tools/evaluate.py scores: train ids or label ids, for KITTI confidences
-or probability maps. A folder of tools/predict.py, which can average, refine and resume, will do.
-With --data-root the frames and sizes are those of its split; else those of the official test set.
-An archive gets its name only when nothing is wrong with it; --check says everything that is wrong
-with any archive.
+or probability maps. A folder of tools/predict.py, which can average, refine and resume, is one.
+With --data-root the frames and sizes are those of its split, otherwise those of the official test
+set. An archive gets its name only if it has no fault; --check lists every fault of an archive.
 """
 
 from __future__ import annotations
@@ -57,9 +56,9 @@ Pictures = dict[str, Callable[[], np.ndarray]]
 def find_files(
     dataset: DatasetSpec, predictions: Path | None, samples: list[Sample]
 ) -> dict[str, Path]:
-    """Find the file that each frame's picture comes from: its prediction, or without any its image.
+    """Find the source of each frame's picture: its prediction, or its image if there are none.
 
-    Raises ``DataError`` where the folder of predictions has none, and ``ConfigError`` where they
+    Raises ``DataError`` if the folder of predictions is empty, and ``ConfigError`` if predictions
     need images that are not given.
     """
     if predictions is None:
@@ -81,7 +80,7 @@ def find_files(
 
 
 def label_pictures(dataset: DatasetSpec, found: dict[str, Path], values: str | None) -> Pictures:
-    """Let each callable read a frame's label map as official label ids (H, W) uint8."""
+    """Return functions that read a frame's label map as official label ids (H, W) uint8."""
     paths = list(found.values())
 
     def count(path: Path) -> np.ndarray:
@@ -93,7 +92,7 @@ def label_pictures(dataset: DatasetSpec, found: dict[str, Path], values: str | N
 
 
 def road_pictures(dataset: DatasetSpec, found: dict[str, Path], samples: list[Sample]) -> Pictures:
-    """Let each callable read a frame's road map as confidences from above, (800, 400)."""
+    """Return functions that read a frame's road map as bird's-eye confidences, (800, 400)."""
     images = {sample.name: sample.image for sample in samples}
     road = road_class(dataset)
 
@@ -110,8 +109,8 @@ def road_pictures(dataset: DatasetSpec, found: dict[str, Path], samples: list[Sa
 def model_pictures(
     dataset: DatasetSpec, found: dict[str, Path], args: argparse.Namespace
 ) -> Pictures:
-    """Let the model segment each frame's image, one at a time, when it is asked for."""
-    # Loads MXNet, which folders and checks do without.
+    """Return functions with which the model segments a frame's image, one at a time."""
+    # Loads MXNet, which is not needed for folders and checks.
     from tools.inference.predictor import load
 
     epoch = read_epoch(args.epoch)
@@ -134,7 +133,7 @@ def model_pictures(
 
 
 def from_above(confidence: np.ndarray, file: Path, image: Path | None) -> np.ndarray:
-    """Project a confidence map of ``image`` with the calibration file that belongs to it."""
+    """Project a confidence map of ``image`` with the image's calibration file."""
     if image is None:
         raise _perspective(file)
     height, width = read_size(image)
@@ -156,7 +155,7 @@ def _perspective(file: Path) -> ConfigError:
 def expected_sizes(
     dataset: DatasetSpec, samples: list[Sample]
 ) -> dict[str, tuple[int, int]] | None:
-    """Give the frames that a split's submission has, with their images' (height, width)."""
+    """Return the frames of a split's submission, with their images' (height, width)."""
     if not samples:
         return None
     sizes = in_threads(lambda sample: read_size(sample.image), samples, "Looking at the images")

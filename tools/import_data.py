@@ -7,11 +7,11 @@ SOURCE is COCO's .json, CVAT's .xml (CVAT for images 1.1), or a folder: of Label
 the images, of YOLO segmentation (data.yaml, images/, labels/) or of colour masks (images/NAME.*,
 masks/NAME.png).
 
-The format is told by the files. DIR gets images/{train,val}, labels/{train,val} and classes.yaml.
-YOLO's own split (folders train, val or valid, test) holds unless --val-share or --group is given.
-It ends with the pixels of each class, and with everything that was left out and why. The source is
-not changed. Colours of masks are those of --colors (a class table, or RED GREEN BLUE NAME a line),
-or all that occur, which are then named by their numbers.
+The files decide the format. DIR gets images/{train,val}, labels/{train,val} and classes.yaml.
+YOLO's own split (folders train, val or valid, test) is used unless --val-share or --group is given.
+At the end the command prints the pixels of each class, and everything that was left out with the
+reason. The source is not changed. --colors names the colours of masks (a class table, or lines RED
+GREEN BLUE NAME); without it, all colours that occur are named by their numbers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tools.dataset.importing import (
 
 
 def print_result(result: Imported, left_out: dict[str, list[str]]) -> None:
-    """Print the pixels of each class in each split, and all that was left out, by name."""
+    """Print the pixels of each class in each split, and the names of what was left out."""
     console = Console(markup=False, highlight=False)
     table = Table("value", "class", *(f"{split}, % of pixels" for split in result.pixels))
     names = {row.id: row.name for row in result.spec.classes} | {IGNORE_ID: "(ignored)"}
@@ -63,7 +63,7 @@ def main(argv=None) -> int:
     add = parser.add_argument
     add("source", type=Path, help="COCO's .json, CVAT's .xml, or a folder")
     add("--out", required=True, type=Path, metavar="DIR", help="new folder for the data set")
-    add("--images", type=Path, metavar="DIR", help="where the images are, if not beside")
+    add("--images", type=Path, metavar="DIR", help="folder of the images, if not beside")
     add("--colors", type=Path, metavar="FILE", help="colour masks: the colours of the classes")
     add(
         "--unlabelled",

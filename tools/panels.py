@@ -42,13 +42,13 @@ from tools.shared.pairs import files, frame_name
 from tools.scoring.kitti import road_frame
 from train.atomic import atomic_write
 
-GAP, CAPTION = 6, 18  # pixels between panels, and of the line above them
+GAP, CAPTION = 6, 18  # pixels: between panels, and height of the captions
 PANEL_WIDTH = 640  # pixels at most
-SURE = 128  # of 255: a KITTI confidence from which on a pixel is painted as road
+SURE = 128  # of 255: from this KITTI confidence on, a pixel is painted as road
 
 
 def find(folder: Path, frame: str, suffixes: Sequence[str], dataset: DatasetSpec) -> Path:
-    """Find a frame's file in a folder or below it; ``DataError`` unless there is just one."""
+    """Find a frame's file in a folder or below it; ``DataError`` unless there is exactly one."""
 
     def name(file: Path) -> str:
         if dataset.layout == "cityscapes":
@@ -88,7 +88,7 @@ def read_predictions(
 
 
 def compose(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> Image.Image:
-    """Lay pictures (H, W, 3) uint8 RGB out in rows and columns under a line of captions."""
+    """Arrange pictures (H, W, 3) uint8 RGB in rows and columns under a line of captions."""
     width = max(panel.shape[1] for row in rows for panel in row)
     heights = [max(panel.shape[0] for panel in row) for row in rows]
     columns = len(rows[0])
@@ -157,7 +157,7 @@ def figure(args: argparse.Namespace, dataset: DatasetSpec) -> Image.Image:
 
 
 def class_of(name: str, dataset: DatasetSpec) -> int:
-    """Train id of a class; ``ConfigError`` where there is none of the name."""
+    """Train id of a class; ``ConfigError`` if there is no class of this name."""
     names = [row.name for row in dataset.train_classes]
     if name not in names:
         raise ConfigError(f"--overlay {name}: expected one of {', '.join(names)}")
@@ -175,7 +175,7 @@ def main(argv=None) -> int:
     add("--ground-truth", type=Path, help="folder with the label files, at any depth")
     add("--predictions", required=True, type=Path, nargs="+", help="a folder for each model")
     add("--captions", nargs="+", help="a word for each folder (default: its name)")
-    add("--frames", required=True, nargs="+", help="names of the frames, a row each")
+    add("--frames", required=True, nargs="+", help="names of the frames, one per row")
     add("--values", choices=("label_id", "train_id"), help="what predictions hold")
     add("--crop", metavar="TOP,LEFT,HEIGHT,WIDTH", help="show this part, in pixels")
     add("--overlay", metavar="CLASS", help="show the image with this class in red, or with all")

@@ -1,4 +1,4 @@
-r"""Segment images, folders of images, videos, or what a camera sees.
+r"""Segment images, folders of images, videos, or a camera's pictures.
 
   python tools/predict.py image.png other.jpg FOLDER "more/**/*.png"
   python tools/predict.py FOLDER --model runs/duc_hdc --epoch best --out results
@@ -9,17 +9,17 @@ r"""Segment images, folders of images, videos, or what a camera sees.
 
 A source is a file, a folder, a pattern, a list file (.txt, a name on each line), - for names on
 standard input, a video, or the number of a camera. Each image NAME.* gives NAME.png, an 8-bit
-palette PNG of train ids in the image's size, and NAME_overlay.jpg for the eye; a video gives
-NAME_overlay.mp4, and with --save-labels a folder NAME_labels. Ctrl-C leaves a film that can be
-played. Images may have any size. --model is a run folder or an ONNX file of export_onnx.py; without
-it the embedded network answers, which was trained on CamVid.
+palette PNG of train ids in the image's size, and NAME_overlay.jpg to look at. A video gives
+NAME_overlay.mp4, and with --save-labels a folder NAME_labels. After Ctrl-C the film so far can be
+played. Images may have any size. --model is a run folder or an ONNX file of export_onnx.py; the
+default is the embedded network, which was trained on CamVid.
 
---long-side auto (the default) shows the network an image at the size of its training images where
-the image is more than 1.5 times as large or as small; results have the image's own size.
+--long-side auto (the default) shows an image to the network at the size of its training images if
+the image is more than 1.5 times as large or as small. Results have the image's own size.
 
---tile H,W bounds the memory that a large image takes. With an overlap of twice the network's
-receptive radius or more, and scales in steps of 1/4, the result is that of the whole image;
-otherwise pixels near the seams differ, and a line says so.
+--tile H,W bounds the memory for a large image. With an overlap of at least twice the network's
+receptive radius, and scales in steps of 1/4, the result equals that of the whole image. Otherwise
+pixels near the seams differ, and the command says so.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from train.command import PROBLEMS
 
 @contextmanager
 def crf_process(crf: Crf) -> Iterator[Refine]:
-    """Give the CRF, at work beside the network in a process of its own."""
+    """Yield the CRF, which works in its own process beside the network."""
     from tools.inference.dense_crf import refine  # needs pydensecrf
 
     with processes(1) as pool:
@@ -106,18 +106,18 @@ def parser() -> argparse.ArgumentParser:
     add("--every", type=int, default=1, metavar="N", help="of a video, take one frame of N")
     add("--save-labels", action="store_true", help="of a video, the frames' label files too")
     add("--on-bad", choices=("stop", "skip"), default="stop", help="at an unreadable image")
-    add("--num-parts", type=int, default=1, help="share the images between that many machines")
-    add("--part-index", type=int, default=0, help="which share is this one's, from 0")
+    add("--num-parts", type=int, default=1, help="number of machines that share the images")
+    add("--part-index", type=int, default=0, help="number of this machine, from 0")
     add("--resume", action="store_true", help="skip images whose results are there and whole")
     backends = ("mxnet", *BACKENDS, "auto")
     add("--backend", choices=backends, help="default: mxnet, of ONNX files onnxruntime")
-    add("--ignore-memory", action="store_true", help="try images that are too large, too")
+    add("--ignore-memory", action="store_true", help="also try images that seem too large")
     add("--gpus", help="number of the GPU to use (default: the first, if any)")
     return parser
 
 
 def choose_sources(args: argparse.Namespace) -> Sources:
-    """Find the images that are this call's to segment, and the videos."""
+    """Find the images of this call's share, and the videos."""
     if args.num_parts < 1:
         raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
     if not 0 <= args.part_index < args.num_parts:
@@ -148,13 +148,13 @@ def read_long_side(text: str) -> int | str | None:
 
 
 def is_done(image: Path, out: Path, probabilities: bool) -> bool:
-    """Whether all that is asked for of an image is there and whole."""
+    """Whether all requested results of an image are there and whole."""
     wanting = probabilities and not (out / f"{image.stem}.npz").is_file()
     return not wanting and is_predicted(image, out / f"{image.stem}.png")
 
 
 def print_turned(images: list[Path]) -> None:
-    """Name the JPEGs, if any, that carry an EXIF rotation: they are seen as they are stored."""
+    """Name the JPEGs with an EXIF rotation, if any: the rotation is not applied."""
     jpegs = (image for image in images if image.suffix.lower() != ".png")
     turned = [image for image in jpegs if exif_orientation(image) != 1]
     if turned:
@@ -163,7 +163,7 @@ def print_turned(images: list[Path]) -> None:
 
 
 def print_resizing(images: list[Path], network: Predictor) -> None:
-    """Say so where the network sees images at another size than their own."""
+    """Report images that the network sees at another size than their own."""
     for image in images[:1]:
         height, width = read_size(image)
         factor = network.factor(np.empty((height, width, 0)))
@@ -177,7 +177,7 @@ def print_resizing(images: list[Path], network: Predictor) -> None:
 def segment_images(
     images: list[Path], network: Predictor, args: argparse.Namespace, console: Console
 ) -> list[str]:
-    """Segment image files; return what is wrong with those that were skipped."""
+    """Segment image files; return the faults of those that were skipped."""
     bad: list[str] = []
 
     def read(path: Path) -> np.ndarray | None:
@@ -241,7 +241,7 @@ def main(argv=None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for; return the exit code."""
+    """Carry out the command line; return the exit code."""
     scales = numbers("--scales", args.scales, "float")
     tile_hw, long_side = parse_hw("--tile", args.tile), read_long_side(args.long_side)
     epoch = read_epoch(args.epoch)

@@ -4,9 +4,9 @@
     python tools/prepare_data.py pack --dataset cityscapes --data-root DIR --out PACKED [--jpeg 95]
     python tools/prepare_data.py coco --data-root COCO --split train2017 --out DIR
 
-check (the default) reads every file and says what is wrong and why that may be; it exits with 1 if
-anything is. pack writes RecordIO that train_model.py takes as --data-root; broken off, it goes on
-where it was. Neither changes the data set.
+check (the default) reads every file and reports each fault with its likely cause; it exits with 1
+if there is a fault. pack writes RecordIO that train_model.py takes as --data-root; after an
+interruption the same command continues. Neither changes the data set.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="check|pack|coco")
-    check = commands.add_parser("check", help="read every file and say what is wrong")
+    check = commands.add_parser("check", help="read every file and report faults")
     check.add_argument(
         "--subset", action="store_true", help="official counts and sizes don't matter"
     )
@@ -135,7 +135,7 @@ def _pack(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out}: is the data set's own folder; give another")
     spec = load_dataset(args.dataset)
     splits = args.split or [split for split in _splits(args, spec) if split != "test"]
-    for split in "+".join(splits).split("+"):  # each by itself, to be joined in data.train_split
+    for split in "+".join(splits).split("+"):  # packed separately, to be joined in data.train_split
         samples = find_samples(spec.layout, args.data_root, split, spec.home)
         frames = FileFrames(samples, layout_of(spec.layout).read_label)
         with _progress(f"Packing {split}") as start:

@@ -4,11 +4,11 @@ r"""Make a faster run folder: 8-bit integers (int8) or 16-bit floats (bf16), for
   python tools/quantize.py --model RUN_DIR --out RUN_INT8 --data-root CAMVID
   python tools/quantize.py --model RUN_DIR --out RUN_BF16 --precision bf16
 
-int8 learns the range of every layer's output from real images (calibration): those of --images, or
+int8 measures the range of every layer's output on real images (calibration): those of --images, or
 of the training split of --data-root. With --data-root the mIoU on its validation split is measured
-before and after; groups of layers then stay in float, the head first, until no more than --max-loss
-is lost. bf16 is refused where it loses more; it needs a processor with AVX-512, here and where the
-folder is used. predict.py and export_submission.py take the new folder like any other.
+before and after; groups of layers then stay in float, the head first, until the loss is at most
+--max-loss. bf16 is refused if it loses more. It needs a processor with AVX-512, here and where the
+folder is used. predict.py and export_submission.py use the new folder like any other.
 
 An int8 folder also has inference-int8.onnx, the same network for ONNX Runtime, OpenVINO and
 TensorRT (QuantizeLinear and DequantizeLinear around 8-bit layers); predict.py --backend openvino
@@ -75,7 +75,7 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
 
 
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
-    """Read the images of calibration, spread evenly over those that there are."""
+    """Read the images for calibration, spread evenly over all images."""
     if args.images:
         files = find_images(args.images, args.out)[0]
     elif args.data_root:
@@ -104,7 +104,7 @@ def best_int8(
 ) -> tuple[RunParts, tuple[str, ...]]:
     """Quantise as much as the allowed loss of mIoU permits; print each try.
 
-    Also returns which groups of layers stayed in float.
+    Also returns the groups of layers that stayed in float.
     """
     if frames is None:
         return to_int8(run, images, ()), ()
@@ -124,7 +124,7 @@ def best_int8(
 def onnx_int8(
     original: RunParts, images: list[np.ndarray], in_float: Iterable[str], frames: Frames | None
 ) -> Iterator[Path | None]:
-    """Give the same network as a temporary ONNX file; none where ONNX Runtime is not installed."""
+    """Yield the same network as a temporary ONNX file; None without ONNX Runtime."""
     if not importlib.util.find_spec("onnxruntime"):
         print("no ONNX file: that needs ONNX Runtime, pip install -e '.[onnxruntime]'")
         yield None
@@ -160,7 +160,7 @@ def main(argv=None) -> int:
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8")
     parser.add_argument("--images", type=Path, help="folder of images for calibration")
     parser.add_argument("--data-root", type=Path, help="data set to calibrate and score on")
-    parser.add_argument("--ignore-memory", action="store_true", help="try with too little, too")
+    parser.add_argument("--ignore-memory", action="store_true", help="even if memory is too small")
     parser.add_argument("--max-loss", type=float, default=0.5, help="points of mIoU (default 0.5)")
     args = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.WARNING)  # MXNet reports every layer

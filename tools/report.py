@@ -7,11 +7,11 @@ r"""Make one self-contained HTML page of an evaluated folder of predictions, or 
   python tools/report.py curves runs/duc_hdc runs/baseline --out curves.png
   python tools/report.py runs runs/duc_hdc runs/baseline --csv runs.csv
 
-The page needs no network: the score table beside the paper's, IoU bars and confusion matrix, and
-the best and the worst images with input, ground truth, prediction, errors and CRF result side by
-side, to be sorted, filtered by class and walked through by keyboard, on a phone too. ``curves``
-draws loss, learning rate and mIoU of one or more runs; ``runs`` says what differs in their
-configurations, and what came of them.
+The page works offline. It shows the score table beside the paper's, IoU bars and confusion matrix,
+and the best and worst images with input, ground truth, prediction, errors and CRF result side by
+side. The images can be sorted, filtered by class and browsed by keyboard, also on a phone.
+``curves`` draws loss, learning rate and mIoU of one or more runs. ``runs`` lists the differences of
+their configurations, and their results.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def choose(frames: list[dict[str, Any]], count: int) -> list[int]:
 
 
 def frame_context(evaluation: Evaluation, number: int) -> dict[str, Any]:
-    """Collect a frame's scores, and its pictures as data for ``<img>``."""
+    """Collect a frame's scores, and its pictures as ``data:`` for ``<img>``."""
     layers = evaluation.layers(number)
     dataset = evaluation.dataset
     image = shrink(layers.image, WIDTH, photo=True)
@@ -94,7 +94,7 @@ def class_context(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def confusion_shares(scores: dict[str, Any]) -> list[list[float]]:
-    """Give each true class's share, 0..1, of every predicted one, and of none of them."""
+    """Return each true class's share, 0..1, of every predicted class, and of other predictions."""
     counts = np.array(scores["confusion"], np.float64)
     return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist()
 
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ground-truth", required=True, type=Path, help="folder of label files")
     add("--predictions", required=True, type=Path, help="folder that tools/evaluate.py scores")
     add("--crf", type=Path, help="folder with the CRF's results")
-    add("--names", type=Path, help="file with the frames to show and score, one a line")
+    add("--names", type=Path, help="file with the frames to show and score, one per line")
     add("--values", choices=("label_id", "train_id"), help="what predictions hold")
     add("--show", type=int, default=12, help="how many of the best, and of the worst (default 12)")
     add("--title", help="of the page (default: the data set's name)")
@@ -151,10 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("runs", nargs="+", type=Path, help="run folders")
     curves.add_argument("--out", default=Path("curves.png"), type=Path, metavar="FILE")
     _add_overwrite(curves)
-    runs = commands.add_parser("runs", help="what differs between runs, and what came of them")
+    runs = commands.add_parser("runs", help="differences between runs, and their results")
     runs.set_defaults(run=_runs)
     runs.add_argument("runs", nargs="+", type=Path, help="run folders")
-    runs.add_argument("--csv", type=Path, metavar="FILE", help="write the table there too")
+    runs.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to this file")
     _add_overwrite(runs)
     return parser
 
@@ -182,7 +182,7 @@ def _page(args: argparse.Namespace) -> int:
 
 
 def _curves(args: argparse.Namespace) -> int:
-    # Importing matplotlib fails where no temporary folder can be written; the rest does without.
+    # Importing matplotlib fails without a writable temporary folder; the rest does not need it.
     from tools.reporting.curves import draw_curves
 
     _check_new(args.out, args.overwrite)

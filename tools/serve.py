@@ -1,4 +1,4 @@
-r"""Show networks on a local page, and segment over HTTP.
+r"""Serve networks on a local page and over HTTP.
 
     python tools/serve.py                              the embedded network, on 127.0.0.1:8000
     python tools/serve.py --model runs/a runs/b        two networks to compare
@@ -10,8 +10,9 @@ Open the address in a browser and drop a picture. Programs send the bytes of an 
 
 With ?format=json the answer is JSON: each class's share, and the label PNG.
 
-/openapi.json describes the interface. Whoever reaches the address may use it: --host opens it to
-other machines. SIGTERM and Ctrl-C finish what runs. Needs the extra: pip install -e '.[serve]'.
+/openapi.json describes the interface. There are no users or passwords, and --host opens the address
+to other machines. After SIGTERM or Ctrl-C, running requests are finished. It needs an extra: pip
+install -e '.[serve]'.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from train.errors import RunError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; ``RunError`` says why it cannot be."""
+    """Open a listening socket; ``RunError`` gives the reason if it fails."""
     try:
         return socket.create_server((host, port))
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Show what a network is fed: the very crops of a config, their labels drawn over them.
+"""Draw the training crops of a configuration, with their labels over them.
 
     python tools/show_batch.py --config configs/duc_hdc.cfg --data-root DIR --out batch.png
 
-Rows are samples: the crop, and the crop under its label, which is unpacked from the cells that the
-loss sees. Ignored pixels are dark.
+Each sample is a crop, and the crop under its label, which is unpacked from the cells of the loss.
+Ignored pixels are dark.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def run(study: Study, place: Place, part: slice) -> int:
         try:
             said = run_unit(place, unit) or ["left to the process that runs it"]
         except StudyStopped:
-            print("stopped; the same command goes on", flush=True)
+            print("stopped; the same command continues", flush=True)
             return SAVED
         failed += sum(": failed: " in line for line in said)
         left = (time.monotonic() - start) / number * (len(todo) - number)

@@ -1,13 +1,13 @@
-"""List a network's layers and their cost: one knows before renting GPUs whether it fits.
+"""List a network's layers and their cost, to see before renting GPUs whether it fits.
 
     python tools/summary.py --config configs/duc_hdc.cfg
     python tools/summary.py --config configs/duc_hdc.cfg --hw 1024,2048     a whole Cityscapes frame
     python tools/summary.py --config configs/toy.cfg --symbol toy.json      graph for Netron
 
-A row is a convolution, deconvolution or pooling with what follows it (batch normalisation, ReLU,
-sum). Multiply-adds are those of convolutions, for one image; memory is in 10^6 bytes of float32.
-The planned memory is what MXNet itself reserves for activations and their gradients, without the
-workspace of cuDNN or oneDNN.
+A row is a convolution, deconvolution or pooling with the layers after it (batch normalisation,
+ReLU, sum). Multiply-adds are those of convolutions, for one image; memory is in 10^6 bytes of
+float32. The planned memory is MXNet's own reservation for activations and their gradients, without
+the workspace of cuDNN or oneDNN.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def costs(
 
 
 def summarise(symbol: mx.sym.Symbol, data_shape: tuple[int, int, int, int]) -> list[Layer]:
-    """Follow the graph from the input on, for one batch of ``data_shape`` (N, 3, H, W)."""
+    """List the layers of the graph in order, for a batch of ``data_shape`` (N, 3, H, W)."""
     internals = symbol.get_internals()
     _, output_shapes, _ = internals.infer_shape(data=data_shape)
     shapes = dict(zip(internals.list_outputs(), output_shapes))
@@ -155,7 +155,7 @@ def multiply_adds(node: dict, source: tuple[int, ...], output: tuple[int, ...]) 
 
 
 def layers_table(layers: list[Layer], title: str) -> Table:
-    """Every layer, a line between stages, totals in the foot."""
+    """A table of every layer, with lines between stages and totals at the end."""
     table = Table(title=title, show_footer=True, box=box.SIMPLE)
     table.add_column("layer", "total", no_wrap=True)
     table.add_column("C x H x W", justify="right", no_wrap=True)
@@ -184,7 +184,7 @@ def stage(layer: Layer) -> str:
 
 
 def mega(count: int) -> str:
-    """Bytes in 10^6, a decimal while small."""
+    """Bytes in 10^6; small numbers get a decimal."""
     return f"{count / 1e6:,.1f}" if count < 1e8 else f"{count / 1e6:,.0f}"
 
 

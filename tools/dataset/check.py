@@ -1,4 +1,4 @@
-"""Look at every file of a data set's split before a long run relies on it."""
+"""Check every file of a data set's split before a long run uses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from data_iter.listing import list_folders, shortened
 from tools.dataset.suspicions import Looks, copies, foreign_palette, look, standing_apart
 from train.machine import allowed_cores
 
-# Images by the data sets' own pages. Of Cityscapes' 20000 coarse ones, 19998 are handed out.
+# Images by the data sets' own pages; 19998 of Cityscapes' 20000 coarse ones are distributed.
 OFFICIAL = {
     ("cityscapes", "train"): (2975,),
     ("cityscapes", "val"): (500,),
@@ -42,7 +42,7 @@ OFFICIAL_HW = {"cityscapes": (1024, 2048)}
 
 
 class Problem(NamedTuple):
-    """What is wrong, and the file; None: with the split."""
+    """A fault, and its file; None: a fault of the split."""
 
     text: str
     file: Path | None = None
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Report:
-    """What was found in one split."""
+    """The findings of one split."""
 
     split: str
     images: int = 0
@@ -59,7 +59,7 @@ class Report:
     sizes: Counter = field(default_factory=Counter)  # (height, width) -> images
     counts: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # of label values
     problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # to be looked at; nothing is certainly wrong
+    notes: list[str] = field(default_factory=list)  # to be looked at, not certainly wrong
     frames: list[Looks] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ def check_split(
     """Read every image and label of ``split``; nothing is changed.
 
     ``compare`` checks count and sizes against the official ones.
-    ``start`` gets the number of files and returns what is called after each one.
+    ``start`` takes the number of files and returns a function that is called after each one.
     """
     labelled = split != "test"
     samples = find_samples(spec.layout, root, split, spec.home, labelled=False)
@@ -117,9 +117,9 @@ def check_split(
 
 
 def compare_splits(reports: Sequence[Report], layout: str) -> tuple[list[Problem], list[str]]:
-    """Find images that two splits share: equal ones are problems, near ones to be looked at.
+    """Find images that two splits share: equal ones are problems, similar ones are to be looked at.
 
-    VOC's own lists share files: ``train_aug`` holds ``train``.
+    VOC's own lists share files: ``train_aug`` contains ``train``.
     """
     problems, notes = [], []
     for first, second in itertools.combinations(reports, 2):
@@ -135,7 +135,7 @@ def compare_splits(reports: Sequence[Report], layout: str) -> tuple[list[Problem
 
 
 def grouped(problems: Sequence[Problem]) -> list[str]:
-    """Write one line a cause: the first file with what is wrong with it, and how many more."""
+    """Write one line per cause: the first file with its fault, and the number of other files."""
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
         text = problem.text.replace(str(problem.file), "")
@@ -156,7 +156,7 @@ def grouped(problems: Sequence[Problem]) -> list[str]:
 
 
 def _add_left_out(report: Report, alone: list[str], others: list[str]) -> None:
-    """Name label files without an image, which are lost, and what is neither."""
+    """Name label files without an image, and files that are neither image nor label."""
     if alone:
         text = f"{len(alone)} label files without an image: {shortened(alone)}"
         report.problems.append(Problem(f"split {report.split}: {text}"))
@@ -168,7 +168,7 @@ def _add_left_out(report: Report, alone: list[str], others: list[str]) -> None:
 
 
 def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
-    """Say where the count and the sizes of a split's images are not the official ones."""
+    """Report a count or sizes of a split's images that differ from the official ones."""
     found = []
     if report.official and report.images not in report.official:
         found.append(f"found {report.images} images, officially {report.official[0]}")
@@ -185,7 +185,7 @@ def _unofficial(report: Report, spec: DatasetSpec) -> list[str]:
 def _look(
     frames: FileFrames, number: int, sample: Sample, spec: DatasetSpec, labelled: bool
 ) -> tuple[tuple[int, int] | None, Looks | None, Problem | None]:
-    """Return size, the frame in short, and what is wrong with one sample."""
+    """Return the size, the summary of the frame, and the faults of one sample."""
     none = np.zeros(256, np.int64)
     try:
         if not labelled:
@@ -204,7 +204,7 @@ def _look(
 
 
 def _wrong(sample: Sample, counts: np.ndarray, spec: DatasetSpec) -> Problem | None:
-    """Say what is wrong with a sample whose files can be read."""
+    """List the faults of a sample whose files can be read."""
     if (counts[spec.label_lut < 0] > 0).any():
         return Problem(outside_table(counts, spec.label_lut), sample.label)
     orientation = exif_orientation(sample.image)
@@ -221,7 +221,7 @@ def _wrong(sample: Sample, counts: np.ndarray, spec: DatasetSpec) -> Problem | N
 
 
 def _silent_cause(counts: np.ndarray, spec: DatasetSpec) -> str:
-    """Say what is likely wrong where every value is in the table, and yet they don't fit."""
+    """Name the likely fault of labels whose values are all in the table and still don't fit."""
     lut, classes = spec.label_lut, spec.num_classes
     values = np.flatnonzero(counts)
     found = set(values.tolist())

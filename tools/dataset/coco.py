@@ -37,14 +37,14 @@ IGNORED = 255  # crowds, and pixels of several objects of different classes
 
 
 class Drawn(NamedTuple):
-    """What became of a split: images drawn, and what was left out, by name.
+    """The result of a split: images drawn, and the names of what was left out.
 
     Attributes
     ----------
     images : int
         Label files written.
     categories : list of str
-        COCO's categories that VOC has not: their objects are background.
+        COCO's categories that VOC does not have: their objects are background.
     without : list of str
         Files of images that show no VOC class.
     listed : Path
@@ -67,8 +67,8 @@ def draw_labels(
     """Write ``out/labels/SPLIT/NAME.png`` for images that show a VOC class.
 
     ``root`` holds ``annotations/instances_SPLIT.json`` and the images in ``SPLIT/``, which appear
-    as links in ``out/images/SPLIT``, so that ``out`` is a data set in the layout ``folders``. What
-    is left out stands in ``out/left_out_SPLIT.txt``.
+    as links in ``out/images/SPLIT``, so that ``out`` is a data set in the layout ``folders``.
+    ``out/left_out_SPLIT.txt`` lists what is left out.
     """
     file = root / "annotations" / f"instances_{split}.json"
     if not file.is_file():
@@ -99,7 +99,7 @@ def draw_labels(
             temporary.write_bytes(cv2.imencode(".png", label)[1].tobytes())  # says why it can't
         link = out / "images" / split / source.name
         if not link.exists():
-            link.unlink(missing_ok=True)  # of an earlier call, and the images have moved since
+            link.unlink(missing_ok=True)  # a link of an earlier call whose image has moved since
             link.symlink_to(os.path.relpath(source, link.parent.resolve()))
         advance()
     return _list_left_out(
@@ -123,8 +123,8 @@ def draw_label(
 ) -> np.ndarray:
     """Draw one image's instances as (H, W) uint8: a VOC class, 0 background, 255 ignored.
 
-    Ignored are crowds, which COCO outlines roughly, and pixels that instances of different classes
-    both claim, since COCO does not say which of them is in front.
+    Crowds are ignored, because COCO outlines them roughly. So are pixels that instances of
+    different classes both claim, because COCO does not say which one is in front.
     """
     label = np.zeros((image["height"], image["width"]), np.uint8)
     for annotation in sorted(annotations, key=lambda a: a.get("iscrowd", 0)):
@@ -142,10 +142,11 @@ def draw_label(
 
 
 def mask_of(annotation: dict, hw: tuple[int, int], source: Path) -> np.ndarray | None:
-    """Draw an annotation's segmentation as (H, W) bool; None where it encloses nothing.
+    """Draw an annotation's segmentation as (H, W) bool; None if it encloses nothing.
 
-    Raises ``DataError`` that names the annotation of the file ``source`` where its polygons or run
-    lengths cannot be read, or are of another image size: pycocotools would leave memory as it is.
+    Raises a ``DataError`` that names the annotation of the file ``source`` if its polygons or run
+    lengths cannot be read, or belong to another image size: pycocotools would return uninitialised
+    memory.
     """
     outline = annotation.get("segmentation")
     try:
@@ -172,8 +173,9 @@ def mask_of(annotation: dict, hw: tuple[int, int], source: Path) -> np.ndarray |
 def run_lengths(counts: str | bytes) -> list[int]:
     """Decode COCO's compressed run lengths (``rleFrString`` of its C code).
 
-    Five bits a character from ``0`` on, the sixth says that more follow, the highest of the last
-    five is the sign; from the fourth number on the difference to the one before the last.
+    Each character from ``0`` on holds five bits; a sixth bit means that more follow; the highest of
+    the last five is the sign. From the fourth number on, a number is stored as the difference from
+    the one two places before it.
     """
     runs: list[int] = []
     value = shift = 0
@@ -191,7 +193,7 @@ def run_lengths(counts: str | bytes) -> list[int]:
 
 
 def load_annotations(file: Path):
-    """Read an annotation file as pycocotools' ``COCO``; ``DataError`` where it is none."""
+    """Read an annotation file as pycocotools' ``COCO``; ``DataError`` if it is not one."""
     from pycocotools.coco import COCO
 
     try:

@@ -27,11 +27,11 @@ from train.atomic import atomic_folder
 TABLE = "classes.yaml"
 IGNORE_ID = 255
 SPLITS = ("train", "val", "test")
-VAL_SHARE = 0.15  # of the images, where nobody says
+VAL_SHARE = 0.15  # default share of the images
 
 
 class Imported(NamedTuple):
-    """What was written: the table, frames and (256,) pixels of each value, by split."""
+    """The result: the class table, and by split the frames and (256,) pixels of each value."""
 
     spec: DatasetSpec
     frames: dict[str, int]
@@ -39,7 +39,7 @@ class Imported(NamedTuple):
 
 
 def read_source(path: Path, images: Path | None, colors: Path | None) -> tuple[str, Source]:
-    """Tell the format of annotations by their files, and read them; returns its name too."""
+    """Detect the format of annotations by their files, and read them; also return its name."""
     if path.is_file():
         readers = {".json": ("COCO", coco.read), ".xml": ("CVAT", cvat.read)}
         if path.suffix.lower() not in readers:
@@ -78,9 +78,9 @@ def choose_splits(
 ) -> tuple[dict[str, str], str]:
     """Give each image a split, and say how.
 
-    The source's own split holds where it has images to train and to validate on, unless
-    ``val_share`` or ``group`` ask for another, as :func:`assign_splits` draws it. Images that the
-    source gives no split are to train on.
+    The source's own split is used if it has images to train and to validate on, unless
+    ``val_share`` or ``group`` is given; then :func:`assign_splits` draws the split. Images to which
+    the source gives no split are to train on.
     """
     own = {item.name: item.split or "train" for item in source.images}
     if val_share is None and group is None and {"train", "val"} <= set(own.values()):
@@ -99,9 +99,9 @@ def assign_splits(
     names : sequence of str
         Of images.
     val_share : float
-        Share of the images, 0 to below 1, that are for validation, about.
+        Approximate share of the validation images, 0 to below 1.
     seed : int
-        Draws them.
+        Seed of the draw.
     group : str, optional
         Regular expression; images for which it (its first group, if it has one) matches the same
         text stay together, as the frames of a video should.
@@ -205,7 +205,7 @@ def drop_turned(source: Source) -> None:
 
 
 def check_names(source: Source) -> None:
-    """Raise ``DataError`` where two images would be written under one name."""
+    """Raise ``DataError`` if two images would be written under one name."""
     seen: dict[str, Path] = {}
     for item in source.images:
         if item.name in seen:

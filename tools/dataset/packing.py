@@ -1,4 +1,4 @@
-"""Pack the frames of a split into a prepared folder; a pack that was broken off goes on.
+"""Pack the frames of a split into a prepared folder; an interrupted pack continues.
 
 Shards are the unit of progress: each is written under a temporary name, synced, renamed, and then
 recorded in ``.SPLIT-0000.json``. The manifest, written last, makes the split usable.
@@ -41,7 +41,7 @@ def pack(
     jpeg_quality: int | None,
     done: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Pack all frames of a split; return the number that was packed now rather than earlier.
+    """Pack all frames of a split; return the number of frames that this call packed.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def pack(
     ------
     DataError
         A frame or the record of an earlier pack cannot be read, or ``out`` holds another pack of
-        the split. What is whole stays, and the next call goes on from there.
+        the split. Whole shards stay, and the next call continues after them.
     RunError
         The disk has too little room.
     """
@@ -92,7 +92,7 @@ def pack(
 
 
 def _wanted_shards(samples: list[Sample], stem: str) -> list[dict[str, Any]]:
-    """Cut the split into shards; the files' sizes tell when a data set has changed since."""
+    """Cut the split into shards; the files' sizes show whether the data set has changed since."""
     shards = []
     for begin in range(0, len(samples), FRAMES_PER_SHARD):
         part = samples[begin : begin + FRAMES_PER_SHARD]
@@ -197,7 +197,7 @@ def _write_manifest(manifest: Path, settings: dict[str, Any], progress: list[Pat
 
 
 def damaged_files(root: Path, manifest: dict[str, Any]) -> list[str]:
-    """Name the files of shards whose content is not what was packed."""
+    """Name the files of shards whose content has changed since packing."""
     wanted = [
         named
         for shard in manifest["shards"]

@@ -1,4 +1,4 @@
-"""What no single file shows: frames that stand apart, copies between splits, foreign palettes."""
+"""Find faults that no single file shows: unusual frames, copies between splits, other palettes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from configs.datasets import DatasetSpec
 from data_iter.listing import shortened
 
 THUMBNAIL = 16  # pixels a side
-NEAR = 1.5  # grey levels of 255: mean difference of thumbnails of the same picture, compressed anew
-PLAIN = 4.0  # grey levels: standard deviation of a thumbnail that shows too little to compare
-ENOUGH = 8  # frames of a split from which on one can stand apart
-APART = 6.0  # median deviations of the others
+NEAR = 1.5  # of 255: mean difference of thumbnails of one picture, compressed again
+PLAIN = 4.0  # grey levels: below this standard deviation a thumbnail is too flat to compare
+ENOUGH = 8  # fewest frames of a split in which one can be called unusual
+APART = 6.0  # number of median deviations from the other frames
 FAR = 0.5  # Hellinger distance (0..1) below which class statistics are alike
 COLUMNS = 512  # images compared at a time
 
 
 class Looks(NamedTuple):
-    """A frame in short: its digest, a thumbnail (256,) float32 grey, label counts (256,) int64."""
+    """A frame's summary: digest, thumbnail (256,) float32 grey, label counts (256,) int64."""
 
     file: Path
     digest: bytes
@@ -33,7 +33,7 @@ class Looks(NamedTuple):
 
 
 def look(file: Path, bgr: np.ndarray, counts: np.ndarray) -> Looks:
-    """Shorten a frame, image (H, W, 3) uint8 BGR."""
+    """Summarise a frame, image (H, W, 3) uint8 BGR."""
     size = (THUMBNAIL, THUMBNAIL)
     small = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA)
     digest = hashlib.blake2b(np.ascontiguousarray(bgr), digest_size=16).digest()
@@ -41,7 +41,7 @@ def look(file: Path, bgr: np.ndarray, counts: np.ndarray) -> Looks:
 
 
 def copies(first: Sequence[Looks], second: Sequence[Looks]) -> list[tuple[Looks, Looks, bool]]:
-    """List images of one split that another has too, each with whether it is equal to the pixel."""
+    """List images that two splits share, each with whether it is equal in every pixel."""
     equal = {frame.digest: frame for frame in first}
     found = [(equal[f.digest], f, True) for f in second if f.digest in equal]
     told = {frame.file for _, frame, _ in found}
@@ -73,7 +73,7 @@ def standing_apart(frames: Sequence[Looks], spec: DatasetSpec) -> list[tuple[Pat
     typical /= max(np.linalg.norm(typical), 1e-9)
 
     def distance(shares: np.ndarray) -> np.ndarray:
-        """Hellinger's, from the split's typical shares."""
+        """Hellinger distance from the split's typical shares."""
         return np.sqrt(np.clip(1 - shares @ typical, 0, 1))
 
     away = distance(roots)
@@ -93,7 +93,7 @@ def standing_apart(frames: Sequence[Looks], spec: DatasetSpec) -> list[tuple[Pat
 
 
 def foreign_palette(label: Path, counts: np.ndarray, spec: DatasetSpec) -> str:
-    """Say that a palette file shows values in the colours of other classes; empty: it doesn't.
+    """Report a palette file that shows values in the colours of other classes; empty: none.
 
     The ignored value may have any colour: palettes that end before 255 leave it black.
     """

@@ -4,8 +4,8 @@ The paper names no scales (section 4.1.4: "a single model"). The release's READM
 Cityscapes' test set with a single scale and 80.1 with several.
 
 Probabilities of all passes are averaged with equal weight at the image's own pixels. Tiles bound
-the memory: only one is in the network at a time, and what is kept of it lies half the overlap or
-more from the tile's own edges. Where that is at least the network's receptive radius, the result is
+the memory: only one is in the network at a time, and its kept part is at least half the overlap
+away from the tile's edges. If that is at least the network's receptive radius, the result equals
 that of the whole image.
 """
 
@@ -27,7 +27,7 @@ Span = tuple[slice, slice]  # rows and columns
 
 
 class Averager:
-    """Segments with several passes an image.
+    """Segments with several passes per image.
 
     Parameters
     ----------
@@ -36,18 +36,18 @@ class Averager:
     scales : sequence of float
         Sizes relative to the image's at which the network sees it.
     flip : bool
-        Also see the mirror image at every scale.
+        Also use the mirror image at every scale.
     tile_hw : tuple of int, optional
-        See the image in tiles of at most this height and width (mirrored, up to 31 columns more).
+        Cut the image into tiles of at most this height and width (mirrored: up to 31 columns more).
     overlap : int, optional
-        Pixels that neighbouring tiles share; twice the receptive radius by default, or half a tile
-        where that is less.
+        Pixels that neighbouring tiles share; by default the smaller of twice the receptive radius
+        and half a tile.
 
     Raises
     ------
     ConfigError
-        A scale is not positive; tile or overlap is no multiple of ``TILE_STEP``, or they do not
-        fit each other.
+        A scale is not positive; tile or overlap is not a multiple of ``TILE_STEP``; or the overlap
+        is too large for the tile.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Averager:
 
     @property
     def exact(self) -> bool:
-        """Whether tiles give what the whole image gives, rounding aside."""
+        """Whether tiles give the result of the whole image, except for rounding."""
         in_step = all(4 * scale % 1 == 0 for scale in self.scales)
         return self.tile_hw is None or (in_step and self.overlap >= 2 * self.radius)
 
@@ -124,7 +124,7 @@ class Averager:
         return total
 
     def _tiles(self, hw: tuple[int, int]) -> Iterator[tuple[Span, Span, Span]]:
-        """Tiles of an image: where each lies, what of it is kept, and where that lies."""
+        """A tile of an image: its place, its kept part, and the place of that part."""
         rows, columns = (
             spans(length, tile, self.overlap) for length, tile in zip(hw, self.tile_hw)
         )
@@ -134,15 +134,15 @@ class Averager:
 
 
 def whole(image: np.ndarray) -> Span:
-    """Return the only tile of an image that is not cut."""
+    """Return the single tile of an uncut image."""
     return slice(0, image.shape[0]), slice(0, image.shape[1])
 
 
 def mirror(image: np.ndarray, tile: Span) -> np.ndarray:
     """Return the mirror image of a tile, with up to ``TILE_STEP - 1`` more columns at its left.
 
-    The mirrored whole image's features begin at the image's right edge. With these columns a tile's
-    lie where those do, whatever the image's width.
+    The features of the mirrored whole image begin at the image's right edge. With these columns a
+    tile's features have the same positions, for every width of the image.
     """
     rows, columns = tile
     more = (image.shape[1] - columns.stop) % TILE_STEP
@@ -155,7 +155,7 @@ def spans(length: int, tile: int, overlap: int) -> list[tuple[slice, slice, slic
     Returns
     -------
     list of three slices
-        The tile along the axis; within the tile, what is kept; where that lies along the axis. The
+        The tile along the axis; its kept part within the tile; the kept part along the axis. The
         kept parts cover the axis once and meet in the middle of each overlap.
     """
     starts = [0]
@@ -173,7 +173,7 @@ def spans(length: int, tile: int, overlap: int) -> list[tuple[slice, slice, slic
 
 
 def check_tiles(tile_hw: tuple[int, int], overlap: int) -> None:
-    """Raise ``ConfigError`` for tiles that cannot be laid out."""
+    """Raise ``ConfigError`` for sizes of tiles and overlap that do not work."""
     for option, value in (("--tile", tile_hw[0]), ("--tile", tile_hw[1]), ("--overlap", overlap)):
         if value % TILE_STEP or value < 0:
             raise ConfigError(f"{option}: expected multiples of {TILE_STEP}, found {value}")
@@ -190,5 +190,5 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
     if min(round(side * scale) for side in image.shape[:2]) < 1:
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    # Given the factor instead of a rounded size, a tile is sampled just as the whole image is.
+    # With the factor, not a rounded size, a tile is sampled exactly as the whole image is.
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)

@@ -26,16 +26,16 @@ from train.segmenter import PixelSegmenter, Segmenter
 # MXNet keeps four copies of its scratch memory unless told otherwise, 400 MB for a frame of
 # Cityscapes; it reads this when it first computes, and prediction runs one layer at a time.
 os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
-# Of what oneDNN prepares for an image size MXNet forgets nothing unless told how much to keep: half
-# a megabyte for every new size. No operator that goes through this memory stands in one of our
-# folded graphs so often that 16 would slow down images of one size.
+# MXNet keeps everything that oneDNN prepares for an image size, half a megabyte for every new size,
+# unless this limits it. No operator that uses this cache occurs so often in a folded graph that 16
+# entries would slow down images of one size.
 os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", "16")
 
 DEFAULT_FOR_ONNX = "onnxruntime"
 
 
 class OnnxFile(NamedTuple):
-    """An ONNX file of ``tools/export_onnx.py``, and what it says of its network."""
+    """An ONNX file of ``tools/export_onnx.py``, and its description of the network."""
 
     path: Path
     description: Description
@@ -45,15 +45,15 @@ Model = Union[RunParts, OnnxFile]
 
 
 def read_model(model: Path, epoch: int | str = "last", backend: str | None = None) -> Model:
-    """Read a run folder, or what an ONNX file of ``tools/export_onnx.py`` says of itself.
+    """Read a run folder, or the description in an ONNX file of ``tools/export_onnx.py``.
 
     Raises
     ------
     RunError
-        There is no such file or folder; it is neither of both; it has no such parameters, or they
-        do not fit its network.
+        There is no such file or folder; it is neither a run folder nor an ONNX file; it has no such
+        parameters, or they do not fit its network.
     ConfigError
-        The backend is not installed, or cannot run what ``model`` is.
+        The backend is not installed, or cannot run this kind of model.
     """
     if not model.exists():
         raise RunError(f"{model}: no such run folder or ONNX file")
@@ -77,12 +77,12 @@ def open_segmenter(
     threads: int | None = None,
     context: mx.Context | None = None,
 ) -> tuple[PixelSegmenter, Description]:
-    """Load what :func:`read_model` found into a backend.
+    """Load the result of :func:`read_model` into a backend.
 
     Raises
     ------
     RunError
-        The network computes in bf16, which this processor cannot, or is made for MXNet only.
+        The network computes in bf16, which this processor lacks, or it is made for MXNet only.
     """
     if isinstance(model, OnnxFile):
         kind = BACKENDS[backend or DEFAULT_FOR_ONNX]
@@ -104,7 +104,7 @@ def load_segmenter(
     context: mx.Context | None = None,
     backend: str | None = None,
 ) -> tuple[PixelSegmenter, DatasetSpec]:
-    """Load a network alone, and the classes that it knows; see :func:`read_model`."""
+    """Load a network and its class table; see :func:`read_model`."""
     segmenter, description = open_segmenter(
         read_model(model, epoch, backend), backend, context=context
     )
@@ -112,10 +112,10 @@ def load_segmenter(
 
 
 def fastest_backend(run_dir: Path, context: mx.Context) -> str:
-    """Name the backend that was fastest for such a run, of those that are installed.
+    """Name the installed backend that was fastest for such a run.
 
-    On CPUs OpenVINO came first in fp32 and int8, then ONNX Runtime in fp32 (docs/measurements.md).
-    GPUs are MXNet's, as are bf16 folders and int8 folders without an ONNX file.
+    On CPUs OpenVINO was fastest in fp32 and int8, then ONNX Runtime in fp32 (docs/measurements.md).
+    MXNet runs GPUs, bf16 folders, and int8 folders without an ONNX file.
     """
     if not run_dir.is_dir():  # an ONNX file
         return "openvino" if importlib.util.find_spec("openvino") else DEFAULT_FOR_ONNX
@@ -158,7 +158,7 @@ class OnnxruntimeSegmenter(PixelSegmenter):
 class OpenvinoSegmenter(PixelSegmenter):
     """Runs the same file on OpenVINO.
 
-    ``precision`` is OpenVINO's hint, ``f32`` or ``bf16``; it would choose bf16 by itself where the
+    ``precision`` is OpenVINO's hint, ``f32`` or ``bf16``; by default it chooses bf16 if the
     processor has it. The package reports its use to its makers unless ``opt_in_out --opt_out`` has
     been called.
     """

@@ -7,10 +7,10 @@ with different labels
     + w2 exp(-|p_i - p_j|^2 / (2 sigma_gamma^2))
 
 where p is a pixel's place and I its RGB colour, minimised by mean field (Kraehenbuehl and Koltun,
-2011) in pydensecrf. Two things make it cheaper than a plain call with the same labels: classes that
-occur nowhere take no part; pixels come block by block, so that the lattice of neighbours is worked
-on in the processor's cache. Every iteration is computed: how many labels one changes says nothing
-of the next, and on a noisy frame the ninth still changes 5 labels in 10,000.
+2011) in pydensecrf. Two things make it cheaper than a plain call with the same labels. Classes that
+occur nowhere are left out. Pixels are ordered block by block, so that the lattice of neighbours
+stays in the processor's cache. Every iteration is computed: the number of labels that one iteration
+changes does not predict the next, and on a noisy frame the ninth still changes 5 labels in 10,000.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from train.machine import allowed_cores
 from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
 from tools.shared.pairs import files, index
 
-PRESENT = 0.05  # of the highest probability: a class that is below it everywhere takes no part
+PRESENT = 0.05  # a class whose highest probability is below this is left out
 SMALLEST = 1e-5  # probabilities are clipped to it before the logarithm (pydensecrf's default)
 BLOCK = 64  # pixels: side of the blocks in which pixels are ordered
 PIXEL_BYTES, CLASS_BYTES = 500, 60  # of memory per pixel, and per pixel and class; measured
@@ -107,7 +107,7 @@ def block_order(hw: tuple[int, int]) -> np.ndarray:
 def find_frames(images: Path, probabilities: Path, dataset: DatasetSpec) -> list[Frame]:
     """Pair the probability maps in a folder with the images in another and below it, by name.
 
-    Raises ``DataError`` where there is no map, a map has no image, or the class table has another
+    Raises ``DataError`` if there is no map, a map has no image, or the class table has another
     number of classes.
     """
     maps = index(files(probabilities, "*.npz"), lambda file: file.stem)
@@ -131,7 +131,7 @@ def find_frames(images: Path, probabilities: Path, dataset: DatasetSpec) -> list
 
 @functools.lru_cache(maxsize=1)  # a search refines the same frame again and again
 def read_frame(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Read image (H, W, 3) uint8 and probabilities (L, H, W) uint16, which must be as large."""
+    """Read image (H, W, 3) uint8 and probabilities (L, H, W) uint16; their sizes must agree."""
     image, probabilities = read_image(frame.image), read_probabilities(frame.probabilities)
     if probabilities.shape[1:] != image.shape[:2]:
         raise DataError(
@@ -147,7 +147,7 @@ def refine_frame(frame: Frame, crf: Crf) -> np.ndarray:
 
 
 def affordable_jobs(images: list[Path], classes: int) -> int:
-    """Number of images of the largest size that cores and free memory allow at a time."""
+    """Number of images of the largest size that cores and free memory allow at the same time."""
     pixels = max(height * width for height, width in map(read_size, images))
     free = psutil.virtual_memory().available
     return max(1, min(allowed_cores(), free // (pixels * (PIXEL_BYTES + CLASS_BYTES * classes))))

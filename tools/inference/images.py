@@ -32,7 +32,7 @@ Refine = Callable[[np.ndarray, np.ndarray], Future]
 
 
 def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
-    """List what :func:`list_images` does, with names that :func:`check_names` allows."""
+    """List the images of :func:`list_images` and check them by :func:`check_names`."""
     images, others = list_images(path, out)
     check_names(images, out)
     return images, others
@@ -41,13 +41,13 @@ def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
 def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
 
-    Not listed are files below ``out``, where results go, and clutter (:mod:`data_iter.listing`).
-    ``DataError`` where no image is there.
+    Files below ``out``, where results go, and clutter (:mod:`data_iter.listing`) are left out.
+    ``DataError`` if there is no image.
 
     Returns
     -------
     tuple of two lists
-        The images, and the files that are none by their suffix.
+        The images, and the files whose suffix is not that of an image.
     """
     if path.is_file():
         return [path], []
@@ -63,7 +63,7 @@ def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
 
 
 def check_names(sources: Iterable[Path], out: Path) -> None:
-    """Raise ``DataError`` where two results would have one name, or one would replace an image."""
+    """Raise ``DataError`` if two results would share a name, or one would replace an image."""
     names: dict[str, Path] = {}
     for source in sources:
         other = names.setdefault(source.stem, source)
@@ -74,9 +74,9 @@ def check_names(sources: Iterable[Path], out: Path) -> None:
 
 
 def check_maps_fit(images: Sequence[Path], network: Predictor, out: Path) -> None:
-    """Raise ``RunError`` where the probability maps of ``images`` would fill the disk.
+    """Raise ``RunError`` if the probability maps of ``images`` would fill the disk.
 
-    Where they might not fit one is computed, and its packed size stands for all.
+    If they might not fit, one is computed, and its packed size is used for all.
     """
     pixels = {image: count for image in images if (count := _pixels(image))}
     classes, total = network.dataset.num_classes, sum(pixels.values())
@@ -115,9 +115,9 @@ def overlapped(
 ) -> Iterator[Any]:
     """Run ``write(item, value, compute(value))`` for ``value = read(item)`` of each item.
 
-    While the network computes one item in the calling thread, the next is read and the last is
-    written in threads of their own; no more than these three are in memory. Yields what ``write``
-    returns, in order. The first exception of any of them ends it, after the writing under way.
+    While the network computes one item in the calling thread, other threads read the next item and
+    write the last one; only these three are in memory. Yields the results of ``write`` in order.
+    The first exception ends it after the current write.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         items = iter(items)
@@ -173,7 +173,7 @@ def write_overlay(
 
 
 def segment(image: np.ndarray, network: Predictor, refine: Refine | None, keep: bool) -> Result:
-    """Return labels, or the CRF's that are on their way, and probabilities if they are kept."""
+    """Return labels, or the future of the CRF's labels, and probabilities if they are kept."""
     if not (refine or keep):
         return network.labels(image), None
     probabilities = network.probabilities(image)
@@ -192,8 +192,8 @@ def write_result(
 ) -> np.ndarray:
     """Write one image's files and return its pixels of each class.
 
-    The label file comes last: where it is, the others are, unless an earlier call was not asked for
-    probabilities.
+    The label file is written last: if it is there, so are the others, unless an earlier call wrote
+    no probabilities.
     """
     labels, probabilities = result
     if isinstance(labels, Future):

@@ -1,4 +1,4 @@
-"""A run's network as an ONNX file, and how far ONNX Runtime is from MXNet on it."""
+"""Write a run's network as an ONNX file, and compare ONNX Runtime with MXNet on it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def export(
 def _convert(
     scores: mx.sym.Symbol, params: Mapping[str, mx.nd.NDArray], shape: tuple, free: tuple
 ) -> onnx.ModelProto:
-    """Let MXNet convert a graph, of inputs alone, and give it the parameters.
+    """Let MXNet convert the graph with inputs only, then add the parameters.
 
-    It would make a Python list of each parameter, eight times as large.
+    MXNet would turn each parameter into a Python list, eight times as large.
     """
     shapes = {
         name: shape if name == "data" else params[name].shape for name in scores.list_inputs()
@@ -99,8 +99,8 @@ def read_description(file: Path) -> Description:
     Raises
     ------
     RunError
-        It is no ONNX file, another program wrote it, or it was made with ``--pixels``, ``--hw`` or
-        ``--batch``, which predicting does not take.
+        It is not an ONNX file, another program wrote it, or it was made with ``--pixels``, ``--hw``
+        or ``--batch``, which prediction cannot use.
     """
     check_regular(file)
     try:

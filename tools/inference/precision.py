@@ -1,7 +1,7 @@
-"""Whether this processor can compute in bfloat16 (bf16).
+"""Check whether this processor can compute in bfloat16 (bf16).
 
-MXNet 1.9.1 leaves bf16 to oneDNN, which has it for processors with AVX-512 alone. Elsewhere the
-first layer fails, with a message that names neither the precision nor the processor.
+MXNet 1.9.1 computes bf16 with oneDNN, which needs AVX-512. On other processors the first layer
+fails, with a message that names neither the precision nor the processor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_bf16(symbol: mx.sym.Symbol) -> bool:
 
 
 def require_bf16(backend: str = "mxnet") -> None:
-    """Raise ``RunError`` where MXNet, or OpenVINO, cannot compute in bf16 here."""
+    """Raise ``RunError`` if MXNet, or OpenVINO, cannot compute in bf16 here."""
     if backend == "openvino":
         import openvino  # an extra, which the caller has found
 

@@ -39,8 +39,8 @@ class Predictor:
     """A trained network that segments images of any size.
 
     Images are (H, W, 3) uint8 RGB arrays, files, or Pillow images. Several threads may call one
-    predictor: the network computes one image at a time, each call gets its own result. Images do
-    not gain from being put together to a batch, since one image already uses every core.
+    predictor: the network computes one image at a time, and each call gets its own result. Batches
+    would not be faster, since one image already uses every core.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class Predictor:
         See :class:`tools.inference.averaging.Averager`.
     long_side : int or "auto", optional
         Length in pixels of the longer side at which the network sees an image; results have the
-        image's own size. ``auto``: the training images' length, where the image is more than 1.5
-        times as long or as short. None: the image's own.
+        image's own size. ``auto``: the training images' length, if the image is more than 1.5 times
+        as long or as short. None: the image's own length.
     """
 
     def __init__(
@@ -144,9 +144,9 @@ def load(
     Raises
     ------
     RunError
-        ``model`` is neither, or does not hold what it should.
+        ``model`` is neither of these, or is incomplete.
     ConfigError
-        The backend is not installed, or an option makes no sense.
+        The backend is not installed, or an option has a wrong value.
     """
     segmenter, description = open_segmenter(
         read_model(Path(model), epoch, backend), backend, threads, context
@@ -155,7 +155,7 @@ def load(
 
 
 def as_array(image: Picture) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8 RGB; ``DataError`` where it is none."""
+    """Return an image as (H, W, 3) uint8 RGB; ``DataError`` if it is not one."""
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     if isinstance(image, Image.Image):

@@ -1,4 +1,4 @@
-"""A network in 8-bit integers as an ONNX file, which other libraries compute with.
+"""Write a network in 8-bit integers as an ONNX file for other libraries.
 
 Each quantised tensor passes through QuantizeLinear and DequantizeLinear (QDQ, opset 13 and later);
 ONNX Runtime, OpenVINO and TensorRT fuse these into integer layers. Activations have one scale each,
@@ -52,7 +52,7 @@ def export_int8(
 
 
 def activations(graph: onnx.GraphProto, in_float: Iterable[str]) -> list[str]:
-    """Name the tensors to quantise: what quantised layers read, and what they add.
+    """Name the tensors to quantise: the inputs of quantised layers and of their sums.
 
     The head's scores stay in float, as do layers whose convolution's name begins with one of
     ``in_float``.
@@ -120,7 +120,7 @@ def _stays(node: onnx.NodeProto, patterns: Iterable[str]) -> bool:
 
 
 def _activation_scale(low: float, high: float) -> tuple[type, float]:
-    """Type and scale, with the zero at zero; a tensor that is nothing but zeros gets any scale."""
+    """Type and scale with zero point 0; a tensor of zeros gets an arbitrary scale."""
     if low >= 0:
         return np.uint8, high / 255 or 1.0
     return np.int8, max(-low, high) / 127

@@ -67,9 +67,9 @@ def to_int8(run: RunParts, images: list[np.ndarray], in_float: Iterable[str]) ->
 def signed_sums(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     """Keep the ReLU of a block with a projection out of the fused convolutions.
 
-    Where the sum of two convolutions is fused with a ReLU it is stored without a sign, and MXNet
-    cuts off the projection's negative values before they are added. The operator relu is the same
-    function, but is not fused.
+    If the sum of two convolutions is fused with a ReLU, it is stored as unsigned, and MXNet cuts
+    off the projection's negative values before they are added. The operator relu is the same
+    function but is not fused.
     """
     graph = json.loads(symbol.tojson())
     nodes = graph["nodes"]
@@ -94,7 +94,7 @@ def nodes_of(fused: mx.sym.Symbol, patterns: Iterable[str]) -> list[str]:
 
 
 def to_bf16(run: RunParts) -> RunParts:
-    """Let a folded run's convolutions compute in bfloat16; its parameters stay as they are."""
+    """Let a folded run's convolutions compute in bfloat16; its parameters do not change."""
     symbol, args, auxs = amp.convert_model(
         run.symbol, dict(run.arg_params), dict(run.aux_params), "bfloat16"
     )

@@ -1,4 +1,4 @@
-"""A run folder as predicting and exporting need it: its configuration, classes and network."""
+"""Read a run folder for prediction and export: its configuration, classes and network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.run_dir import RunDir
 
 
 class Description(NamedTuple):
-    """What is known of a network beside its parameters.
+    """The description of a network: everything except graph and parameters.
 
     ``long_side`` is the median length in pixels of the training images' longer sides, None where
     it was not recorded.
@@ -29,10 +29,10 @@ class Description(NamedTuple):
 
 @dataclass(frozen=True)
 class RunParts:
-    """What predicting and exporting need of a run folder.
+    """The parts of a run folder for prediction and export.
 
-    ``ready`` tells that ``symbol`` is a graph made for inference (int8 or bf16, ``quantize.py``)
-    rather than the one that the configuration describes.
+    ``ready`` means that ``symbol`` is a graph made for inference (int8 or bf16, ``quantize.py``),
+    not the one that the configuration describes.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class RunParts:
 
     @property
     def description(self) -> Description:
-        """All but the graph and its parameters."""
+        """Everything except the graph and its parameters."""
         return Description(self.config, self.dataset, self.long_side)
 
 
@@ -56,7 +56,7 @@ def read_run(run_dir: Path, epoch: int | str = "last") -> RunParts:
     Raises
     ------
     RunError
-        The folder is no run folder, has no such parameters, or they do not fit its network.
+        The folder is not a run folder, has no such parameters, or they do not fit its network.
     """
     run = RunDir(run_dir)
     config, dataset = run.load()

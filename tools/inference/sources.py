@@ -1,4 +1,4 @@
-"""What a user can name to be segmented: files, folders, patterns, lists, videos, cameras."""
+"""Find the sources that a user names: files, folders, patterns, lists, videos, cameras."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from data_iter.text_lists import is_list, read_lines
 from tools.inference.images import check_names, list_images
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
-PATTERN = "*?["  # a name that has one of these and is no file is a pattern
+PATTERN = "*?["  # a name with one of these that is not a file is a pattern
 
 
 class Sources(NamedTuple):
-    """Image files; videos, files or cameras by number; files in folders that are no images."""
+    """Image files; videos (files, or cameras by number); files in folders that are not images."""
 
     images: list[Path]
     videos: list[Path | int]
@@ -25,7 +25,7 @@ class Sources(NamedTuple):
 
 
 def find_sources(names: Sequence[str], out: Path) -> Sources:
-    """Find what ``names`` mean.
+    """Find the images and videos that ``names`` stand for.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def find_sources(names: Sequence[str], out: Path) -> Sources:
         ``*``, ``?`` or ``**``; a list (``.txt`` and so on) with a name on each line,
         relative to the list; ``-`` for such lines on standard input; the number of a camera.
     out : Path
-        Where results go. Files below it are no images.
+        Folder of results. Files below it are not read as images.
 
     Raises
     ------
     DataError
-        A name is a URL or nothing that exists; no image and no video is found; two images would
+        A name is a URL or does not exist; neither an image nor a video is found; two images would
         have results of the same name.
     """
     images: list[Path] = []
@@ -78,7 +78,7 @@ def _expand(names: Iterable[str], base: Path) -> Iterable[str]:
 
 
 def _checked(lines: Iterable[str], source: str) -> list[str]:
-    """Return the names of a list, which may not be empty, nor name standard input."""
+    """Return the names of a list; it must not be empty, and must not name standard input."""
     names = [line.strip() for line in lines]
     names = [name for name in names if name and name != "-"]
     if not names:

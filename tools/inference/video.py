@@ -1,4 +1,4 @@
-"""A film or a camera, frame by frame, to a film of overlays."""
+"""Segment a film or a camera, frame by frame, into a film of overlays."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tools.inference.predictor import Predictor
 from tools.shared.pictures import add_legend, colours, overlay
 from train.errors import RunError
 
-CODECS = {"avc1": "H.264", "mp4v": "MPEG-4"}  # the first that OpenCV's build has is taken
-RATE = 25.0  # frames per second of a film that does not say
+CODECS = {"avc1": "H.264", "mp4v": "MPEG-4"}  # the first one that OpenCV's build has is used
+RATE = 25.0  # frames per second of a film that does not state its rate
 
 
 class Film:
@@ -59,7 +59,7 @@ class Film:
         return picture[:, :, ::-1] if ok else None
 
     def close(self) -> None:
-        """Give the file or camera back."""
+        """Close the file or camera."""
         self._capture.release()
 
 
@@ -73,7 +73,7 @@ def segment_film(
 ) -> Iterator[np.ndarray]:
     """Write a film of overlays while its frames are read and computed; yield pixels per class.
 
-    At most three frames are in memory. However the work ends, the film so far is closed and can be
+    At most three frames are in memory. Even after an error, the film so far is closed and can be
     played.
 
     Parameters
@@ -85,7 +85,7 @@ def segment_film(
     network : Predictor
         What segments.
     every : int
-        Take one frame of so many.
+        Use one frame of this many.
     labels_to : Path, optional
         Folder for the frames' label files, ``000000.png`` and so on.
     legend : bool
@@ -121,7 +121,7 @@ def draw(picture: np.ndarray, labels: np.ndarray, dataset: DatasetSpec, legend: 
 
 @contextmanager
 def film_writer(out: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends frames (H, W, 3) uint8 RGB; the film appears when closed.
+    """Yield a function that appends frames (H, W, 3) uint8 RGB; the film appears when closed.
 
     A frame of another size than the first one's is resized to it.
 
@@ -153,7 +153,7 @@ def film_writer(out: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]
 
 def _open(file: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
     level = cv2.getLogLevel()
-    cv2.setLogLevel(0)  # of a codec that is not there it says so in two lines
+    cv2.setLogLevel(0)  # otherwise OpenCV prints two lines for a missing codec
     try:
         for codec, name in CODECS.items():
             writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), rate, size)

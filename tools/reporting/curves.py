@@ -20,16 +20,16 @@ from train.errors import RunError
 from train.run_dir import LOG, RunDir
 
 DPI = 110
-KEYS = ("loss", "lr", "train_miou", "val_miou")  # of a record, that are drawn
-UNITS = {"train_miou": 100, "val_miou": 100}  # people read them in percent
+KEYS = ("loss", "lr", "train_miou", "val_miou")  # keys of a record that are drawn
+UNITS = {"train_miou": 100, "val_miou": 100}  # shown in percent
 Curve = tuple[array, array]  # iterations and values
 
 
 def draw_curves(runs: Sequence[Path], out: Path) -> None:
-    """Draw runs over each other into a PNG, iterations to the right.
+    """Draw runs into one PNG, over the iterations.
 
-    Runs whose configurations differ in nothing but the seed are one line, their mean, in a band
-    from the lowest value to the highest.
+    Runs whose configurations differ in the seed only are drawn as one line, their mean, in a band
+    from the lowest to the highest value.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
 
 
 def by_seed(runs: Sequence[Path]) -> list[list[Path]]:
-    """Put runs together that differ in the seed alone; a folder with a log only stays alone."""
+    """Group the runs that differ in the seed only; a folder with only a log is its own group."""
     groups: dict[str, list[Path]] = {}
     for run in runs:
         alike = str(run)

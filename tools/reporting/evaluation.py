@@ -1,4 +1,4 @@
-"""What a report shows: a folder of predictions with its scores, images and label maps."""
+"""The content of a report: a folder of predictions with its scores, images and label maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.scoring import cityscapes, classes, kitti
 from tools.shared.parallel import in_threads
 from tools.shared.pairs import Names, Pair, files, find_pairs, frame_name, index
 
-# The paper's results in %, and where they stand.
+# The paper's results in %, and their tables.
 PAPER = {
     ("cityscapes", "mean IoU"): (76.4, "Table 3, ResNet-101 DUC+HDC, validation set"),
     ("cityscapes", "mean IoU with CRF"): (76.7, "section 4.1.2, ResNet-DUC, validation set"),
@@ -48,7 +48,7 @@ Labels = Callable[[Pair], tuple[np.ndarray, np.ndarray]]  # truth and prediction
 
 
 class Row(NamedTuple):
-    """A line of the score table, in %; None where there is no such number."""
+    """A row of the score table, in %; a missing number is None."""
 
     measure: str
     ours: float | None
@@ -70,14 +70,14 @@ class Evaluation:
     names : sequence of str, or mapping of str to Path, optional
         These frames only.
     values : str, optional
-        ``label_id`` or ``train_id``: what predictions hold, where their values do not tell.
+        ``label_id`` or ``train_id``: what predictions hold, if their values do not decide it.
 
     Attributes
     ----------
     scores, refined : dict
         As :func:`tools.scoring.classes.score` returns them; ``refined`` is None without a CRF.
 
-    Raises ``DataError`` where a file is missing or wrong.
+    Raises ``DataError`` if a file is missing or wrong.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Evaluation:
         self._images = self._find_images(images)
 
     def layers(self, number: int) -> Layers:
-        """Read what is to be seen of the frame ``scores["frames"][number]``."""
+        """Read the pictures of the frame ``scores["frames"][number]``."""
         pair = self.pairs[number]
         image = read_image(self._images[pair.name])
         truth, prediction = self._labels(pair)
@@ -185,8 +185,8 @@ class Evaluation:
 class KittiEvaluation(Evaluation):
     """Confidences for road: scored officially, and shown at the threshold with the largest F1.
 
-    ``official`` holds the scores in bird's-eye view; ``scores`` are those of the pictures as they
-    are, thresholded.
+    ``official`` holds the scores in bird's-eye view; ``scores`` are those of the thresholded
+    perspective pictures.
     """
 
     def rows(self) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their configurations, and what came of them."""
+"""Compare runs: the differences of their configurations, and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boundary IoU: how well the outlines of classes fit, whatever their areas.
+"""Boundary IoU: how well the outlines of classes fit, independent of their areas.
 
 Cheng, Girshick, Dollár, Berg and Kirillov, "Boundary IoU: Improving Object-Centric Image
 Segmentation Evaluation" (CVPR 2021): the IoU of a class between the parts of its true and its
@@ -7,8 +7,8 @@ diagonal. The border of the image is part of an outline, and distances are those
 (3x3 erosions), both as in the authors' code. Counts are summed over the images, as for IoU.
 
 The paper measures single objects. Here a mask is all pixels of a class. Pixels whose true label is
-ignored belong to no mask, of the truth or of the prediction, so that a prediction that is right
-wherever the truth is known has 1.
+ignored belong to no mask, neither of the truth nor of the prediction, so that a prediction that is
+right at all labelled pixels scores 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARE = 0.02  # of the image's diagonal: the width of a band (the paper's defaul
 def boundary_histogram(
     truth: np.ndarray, prediction: np.ndarray, classes: int, ignore: int
 ) -> np.ndarray:
-    """Count how often each pair of values occurs where both, one or none lie in their bands.
+    """Count how often each pair of values occurs, with both, one or neither inside its band.
 
     Parameters
     ----------

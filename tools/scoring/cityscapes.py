@@ -1,7 +1,8 @@
 """The Cityscapes scores: class and category IoU, and the instance-level iIoU of both.
 
-The protocol is that of ``csEvalPixelLevelSemanticLabeling`` (cityscapesScripts), whose numbers
-these equal. iIoU weights the pixels of each instance by (average size of its class) / (its size).
+The protocol is that of ``csEvalPixelLevelSemanticLabeling`` (cityscapesScripts); the scores are
+equal to its scores. iIoU weights the pixels of each instance by (average size of its class) / (its
+size).
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ def score(
 ) -> dict[str, Any]:
     """Score Cityscapes predictions.
 
-    Takes and returns what :func:`tools.scoring.classes.score` does and adds ``categories``,
-    ``mean_category_iou``, and, where ``*_instanceIds.png`` lie beside the label files, ``iiou`` of
-    classes and categories, ``mean_iiou`` and ``mean_category_iiou``.
+    Arguments and result are those of :func:`tools.scoring.classes.score`. The result also has
+    ``categories``, ``mean_category_iou``, and, with ``*_instanceIds.png`` beside the label files,
+    ``iiou`` of classes and categories, ``mean_iiou`` and ``mean_category_iiou``.
     """
     instance_level = any(_instance_file(pair.truth).is_file() for pair in pairs)
 
@@ -85,8 +86,8 @@ def score(
 def count_instances(pair: Pair, prediction: np.ndarray) -> Instances:
     """Count predicted values inside each instance of the frame's ``*_instanceIds.png``.
 
-    Its values above 1000 are (label id) * 1000 + (number of the instance); the others are regions
-    that are not told apart.
+    Values above 1000 are (label id) * 1000 + (number of the instance); other values are regions
+    without separate instances.
     """
     path = _instance_file(pair.truth)
     try:
@@ -162,7 +163,7 @@ def _weighted(
 ) -> tuple[float, float]:
     """Sum the weighted hits (any of ``values`` predicted) and misses over the instances of labels.
 
-    One at a time and in the files' order, as the official scorer adds them up.
+    Sums in the order of the files, one instance after the other, as the official scorer does.
     """
     hits = missed = 0.0
     for frame in frames:
@@ -177,7 +178,7 @@ def _weighted(
 
 
 def _categories(dataset: DatasetSpec) -> dict[str, list[int]]:
-    """Train ids of each category that has any."""
+    """Train ids of each category that has a train id."""
     categories: dict[str, list[int]] = {}
     for train_id, row in enumerate(dataset.train_classes):
         categories.setdefault(row.category, []).append(train_id)

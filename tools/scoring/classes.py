@@ -1,10 +1,10 @@
 """Scores of predicted label maps: IoU per class, their mean, pixel accuracy.
 
-What PASCAL VOC, Cityscapes and CamVid have in common: pixels whose true label is ignored do not
+PASCAL VOC, Cityscapes and CamVid share these rules: pixels whose true label is ignored do not
 count; a class's IoU is TP / (TP + FP + FN) over all images together; the mean is over the classes
-that occur in truth or prediction. Other data sets than the benchmarks have no official scores and
-get more: precision, recall and Dice (:mod:`train.metrics`), frequency-weighted IoU, and boundary
-IoU (:mod:`tools.scoring.boundary`). All scores are from 0 to 1.
+that occur in truth or prediction. Data sets other than the benchmarks have no official scores and
+get further ones: precision, recall and Dice (:mod:`train.metrics`), frequency-weighted IoU, and
+boundary IoU (:mod:`tools.scoring.boundary`). All scores are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MEASURES = {  # of a class, by their keys in a result
 
 
 class FrameCounts(NamedTuple):
-    """One frame's pixel counts, with predicted values as they are in the file.
+    """One frame's pixel counts, with the predicted values of the file.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class FrameCounts(NamedTuple):
 def count_pixels(
     pair: Pair, truth: np.ndarray, prediction: np.ndarray, dataset: DatasetSpec
 ) -> FrameCounts:
-    """Count one frame's pixels; ``DataError`` names the file that holds a value it must not."""
+    """Count one frame's pixels; ``DataError`` names a file with a forbidden value."""
     joint = joint_histogram(truth, prediction)
     lut = dataset.label_lut
     if np.any(lut[np.flatnonzero(joint.sum(axis=1))] < 0):
@@ -86,7 +86,7 @@ def count_pixels(
 
 
 def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Read label file and prediction, which must be of the same size."""
+    """Read label file and prediction; their sizes must agree."""
     truth, prediction = read_label(pair.truth), read_label(pair.prediction)
     if truth.shape != prediction.shape:
         raise DataError(
@@ -100,12 +100,12 @@ Read = Callable[[Pair], tuple[np.ndarray, np.ndarray]]
 
 
 def label_values(dataset: DatasetSpec) -> set[int]:
-    """List the official values that a prediction may hold: those of the table, but not 'ignore'."""
+    """List the official values that a prediction may hold: those of the table except 'ignore'."""
     return {row.id for row in dataset.classes} - {dataset.ignore_id}
 
 
 def check_values(file: Path, counts: np.ndarray, legal: set[int]) -> None:
-    """Raise ``DataError`` where a prediction holds a value that is none of ``legal``."""
+    """Raise ``DataError`` if a prediction holds a value that is not in ``legal``."""
     outside = [value for value in np.flatnonzero(counts).tolist() if value not in legal]
     if outside:
         raise DataError(
@@ -117,24 +117,24 @@ def check_values(file: Path, counts: np.ndarray, legal: set[int]) -> None:
 def values_kind(
     counts: Mapping[Path, np.ndarray], dataset: DatasetSpec, asked: str | None = None
 ) -> str:
-    """Tell whether predictions hold official label ids or train ids.
+    """Decide whether predictions hold official label ids or train ids.
 
-    A value that only the official table has shows label ids. Without one, a train id that is no
-    class as a label id shows train ids.
+    A value that only the official table has indicates label ids. Without one, a train id that is
+    not a class as a label id indicates train ids.
 
     Parameters
     ----------
     counts : mapping of Path to ndarray
         (256,) pixels of each value in each prediction.
     asked : str, optional
-        ``label_id`` or ``train_id``, where the user said so; then the values are only checked.
+        ``label_id`` or ``train_id``, if the user gave it; the values are then only checked.
 
     Raises
     ------
     DataError
-        A file does not hold what the others hold or the user said.
+        A file holds another kind than the other files, or than the user gave.
     ConfigError
-        The values fit both.
+        The values fit both kinds.
     """
     train_ids = set(range(dataset.num_classes))
     if [row.id for row in dataset.train_classes] == list(train_ids):
@@ -150,7 +150,7 @@ def values_kind(
 def _told_by_values(
     counts: Mapping[Path, np.ndarray], dataset: DatasetSpec, train_ids: set[int]
 ) -> str:
-    """Do what :func:`values_kind` says where nobody was asked."""
+    """Decide for :func:`values_kind` by the values alone."""
     for file, count in counts.items():
         check_values(file, count, label_values(dataset) | train_ids)
     learnt = {row.id for row in dataset.train_classes}
@@ -224,7 +224,7 @@ def summary(frames: Sequence[FrameCounts], kind: str, dataset: DatasetSpec) -> d
 
 
 def _add_more(result: dict[str, Any], confusion: np.ndarray, boundary: np.ndarray) -> None:
-    """Add the measures that no benchmark asks for, of each class and their means."""
+    """Add the measures that no benchmark uses, for each class and as means."""
     for name, scores in (
         ("precision", precision(confusion)),
         ("recall", recall(confusion)),
@@ -269,7 +269,7 @@ def score(
     dataset : DatasetSpec
         Its class table.
     values : str, optional
-        ``label_id`` or ``train_id``: what predictions hold, where their values do not tell.
+        ``label_id`` or ``train_id``: what predictions hold, if their values do not decide it.
     read : callable
         Gives a pair's truth and prediction; of files by default.
 
@@ -278,10 +278,10 @@ def score(
     dict
         Ready for JSON: ``mean_iou``, ``pixel_accuracy``, ``classes`` (a row per class),
         ``confusion`` ((L, L + 1), rows are true classes, the last column other predictions),
-        ``frames`` (a row per image). Where the class table is not a benchmark's, also
+        ``frames`` (a row per image). If the class table is not a benchmark's, also
         ``frequency_weighted_iou``, and ``precision``, ``recall``, ``dice`` and ``boundary_iou`` of
-        each class with their means, ``mean_precision`` and so on. Scores are from 0 to 1, None
-        where there is none.
+        each class with their means, ``mean_precision`` and so on. Scores are from 0 to 1; a missing
+        score is None.
     """
 
     def count(pair: Pair) -> FrameCounts:

@@ -1,4 +1,4 @@
-"""Damage images as other cameras, weather and compression do, to see how robust a network is.
+"""Damage images as other cameras, weather and compression do, to measure how robust a network is.
 
 Six of the kinds of Hendrycks and Dietterich, "Benchmarking neural network robustness to common
 corruptions and perturbations" (ICLR 2019), at one strength each: pure functions of an (H, W, 3)
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-FACTORS = (0.6, 1.4)  # of brightness and contrast, one or the other with probability 1/2
+FACTORS = (0.6, 1.4)  # factors of brightness and contrast, each with probability 1/2
 BLUR = 1.5  # pixels, standard deviation
 NOISE = 15.0  # of 0..255, standard deviation
 JPEG_QUALITY = 15
@@ -61,7 +61,7 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
 
 
 def corrupt(image: np.ndarray, kind: str, name: str, seed: int) -> np.ndarray:
-    """Damage an image; what is drawn depends on ``kind``, ``seed`` and the image's ``name``."""
+    """Damage an image; random values depend on ``kind``, ``seed`` and the image's ``name`` only."""
     random = np.random.default_rng([seed, *(zlib.crc32(word.encode()) for word in (kind, name))])
     return CORRUPTIONS[kind](image, random)
 

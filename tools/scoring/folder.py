@@ -30,15 +30,15 @@ def score_folder(
     names : sequence of str, or mapping of str to Path, optional
         Score these frames only.
     values : str, optional
-        ``label_id`` or ``train_id``: what predictions hold, where their values fit both.
+        ``label_id`` or ``train_id``: what predictions hold, if their values fit both.
     threads : int, optional
-        All that the process may use by default.
+        By default all that the process may use.
 
     Returns
     -------
     dict
-        What the protocol's module returns: :mod:`tools.scoring.classes` (which describes the common
-        part), :mod:`tools.scoring.cityscapes` or :mod:`tools.scoring.kitti`.
+        The result of the protocol's module: :mod:`tools.scoring.classes` (which describes the
+        common part), :mod:`tools.scoring.cityscapes` or :mod:`tools.scoring.kitti`.
 
     Raises
     ------

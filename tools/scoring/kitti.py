@@ -41,9 +41,9 @@ def find_kitti_pairs(
 ) -> list[Pair]:
     """Pair ``gt_image_2/um_road_000000.png`` with the prediction of that name, or ``um_000000``.
 
-    Lanes (``um_lane_*``) take part where any is predicted. ``ground_truth`` is ``training`` or its
-    ``gt_image_2``; predictions are ``.png`` confidences or ``.npz`` probability maps, the latter
-    where there are both.
+    Lanes (``um_lane_*``) are scored if any lane is predicted. ``ground_truth`` is ``training`` or
+    its ``gt_image_2``. Predictions are ``.png`` confidences or ``.npz`` probability maps; if there
+    are both, the maps are used.
     """
     folder = ground_truth / "gt_image_2"
     truths = index(
@@ -85,9 +85,9 @@ def score(
     pairs : sequence of Pair
         From :func:`find_kitti_pairs`. Pictures of 800 rows x 400 columns are bird's-eye views;
         others are perspective, as large as the label file, and projected with
-        ``calib/um_000000.txt``, which stands in the folder beside the label files'.
+        ``calib/um_000000.txt`` in the folder beside that of the label files.
     dataset : DatasetSpec
-        Its name, and the place of ``road`` in probability maps.
+        Gives the name, and the index of ``road`` in probability maps.
     read : callable
         Gives the confidence map (H, W) uint8 of ``pair.prediction``; of a file by default.
 
@@ -114,7 +114,7 @@ def score(
 
 
 def count_frame(pair: Pair, road: int, read: Confidence = read_confidence) -> np.ndarray:
-    """Count a frame's valid cells from above: (2, 256), not road and road, per confidence."""
+    """Count a frame's valid bird's-eye cells: (2, 256), not road and road, per confidence."""
     truth, prediction = read_image(pair.truth), read(pair.prediction, road)
     if prediction.shape not in (truth.shape[:2], BEV_HW):
         raise DataError(
@@ -161,7 +161,7 @@ def category_scores(counts: np.ndarray) -> dict[str, Any]:
 
 
 def road_maps(folder: Path, suffixes: Sequence[str] = (".png", ".npz")) -> dict[str, Path]:
-    """Find each frame's map; where there are several, the one with the last of ``suffixes``."""
+    """Find each frame's map; of several, the one with the last of ``suffixes``."""
     return {
         name: file
         for suffix in suffixes
@@ -170,7 +170,7 @@ def road_maps(folder: Path, suffixes: Sequence[str] = (".png", ".npz")) -> dict[
 
 
 def road_frame(name: str) -> str:
-    """Turn an image's name, ``um_000000``, into that of its road frame; others stay."""
+    """Turn an image's name, ``um_000000``, into that of its road frame; other names stay."""
     parts = name.split("_")
     return "_".join([parts[0], "road", parts[1]]) if len(parts) == 2 else name
 

@@ -15,13 +15,13 @@ from tools.scoring.kitti import confidence_of, road_frame
 from tools.shared.pairs import Pair
 from tools.shared.probabilities import quantise
 
-READERS = 2  # threads: one reads and counts while the other waits for the network
+READERS = 2  # threads: one reads and counts while the other one waits for the network
 
 
 def score_network(network: Predictor, data_root: Path, split: str) -> dict[str, Any]:
     """Score a network on a split by its data set's protocol.
 
-    The scores are those that ``predict.py`` and ``evaluate.py`` give one after the other.
+    The scores equal those of ``predict.py`` followed by ``evaluate.py``.
 
     Parameters
     ----------
@@ -67,6 +67,6 @@ def score_network(network: Predictor, data_root: Path, split: str) -> dict[str, 
 
 
 def _pair(sample: Sample, layout: str) -> Pair:
-    """Name a sample as the protocol does; what stands for the prediction is the image."""
+    """Name a sample as the protocol does; the image takes the place of the prediction."""
     name = road_frame(sample.name) if layout == "kitti" else sample.name
     return Pair(name, sample.label, sample.image)

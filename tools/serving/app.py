@@ -1,9 +1,9 @@
 """A web application around one or more networks: a page, and ``POST /v1/segment``.
 
-One thread computes, one image at a time, with every core. Requests that wait are bounded: a place
-is taken before a body is read, so memory is too, and whoever finds none gets 503 with
-``Retry-After``. Starlette is enough: the body is the image itself, so there are no forms to parse
-and no names of files.
+One thread computes, one image at a time, with every core. The number of waiting requests is
+bounded: a place is taken before a body is read, so memory is bounded too. A request without a place
+gets 503 with ``Retry-After``. Starlette is enough: the body is the image itself, so there are
+neither forms nor file names to parse.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Service:
         self.lane = ThreadPoolExecutor(1, "network")
 
     def network(self, name: str | None) -> Predictor:
-        """Return a network by name, the first by default; ``HTTPException`` where there is none."""
+        """Return a network by name, the first by default; ``HTTPException`` if it is unknown."""
         name = name or next(iter(self.networks))
         if name not in self.networks:
             raise HTTPException(404, f"no model {name}; there are {', '.join(self.networks)}")
@@ -121,7 +121,7 @@ def create_app(networks: Mapping[str, Predictor], limits: Limits | None = None) 
         return JSONResponse(_description(service.limits))
 
     async def refuse(request: Request, error: HTTPException) -> Response:
-        # The rest of a refused body is not read: the connection ends instead.
+        # The rest of a refused body is not read; the connection ends instead.
         headers = {**(error.headers or {}), "Connection": "close"}
         return JSONResponse({"error": error.detail}, error.status_code, headers)
 

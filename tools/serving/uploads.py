@@ -1,4 +1,4 @@
-"""Images out of requests: bounded before they are decoded, each refusal a sentence."""
+"""Read images from requests: sizes are checked before decoding, a refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ KINDS = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
+    """Limits of a request.
 
     Attributes
     ----------
     megabytes : int
-        Of a body.
+        Largest size of a body.
     megapixels : int
-        Of an image; the header says how many before anything is decoded.
+        Largest size of an image, read from its header before anything is decoded.
     seconds : float
-        In which a body must have come.
+        Longest time for a body to arrive.
     waiting : int
-        Requests that are read, wait or are computed at a time; more are told to come again.
+        Largest number of requests that are read, wait or are computed; others are refused with 503.
     """
 
     megabytes: int = 16
@@ -42,7 +42,7 @@ class Limits:
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Read a body; ``HTTPException`` where it is too long, too slow, empty or of another type."""
+    """Read a body; ``HTTPException`` if it is too long, too slow, empty or of another type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (*KINDS.values(), "application/octet-stream"):
         raise HTTPException(415, "expected the bytes of a PNG or JPEG as the body, image/png or so")
@@ -71,7 +71,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 def decode_upload(body: bytes, limits: Limits) -> np.ndarray:
-    """Decode a body as (H, W, 3) uint8 RGB; ``HTTPException`` says why it cannot be."""
+    """Decode a body as (H, W, 3) uint8 RGB; ``HTTPException`` gives the reason if it fails."""
     try:
         with Image.open(io.BytesIO(body)) as image:
             kind, (width, height) = image.format, image.size

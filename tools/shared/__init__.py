@@ -1,1 +1,1 @@
-"""What rooms and commands share: pairs of files, pictures, parallel work, probabilities."""
+"""Shared by rooms and commands: pairs of files, pictures, parallel work, probability maps."""

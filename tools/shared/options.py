@@ -13,7 +13,7 @@ EMBEDDED = PROJECT / "models" / "camvid"  # the run folder of the embedded netwo
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model`` and ``--epoch``: which network, and its parameters of when."""
+    """Add ``--model`` and ``--epoch``: the network, and the epoch of its parameters."""
     parser.add_argument(
         "--model", type=Path, default=EMBEDDED, help="run folder (default: models/camvid)"
     )

@@ -48,8 +48,8 @@ def find_pairs(
     Raises
     ------
     DataError
-        There is no label file; a prediction is missing, belongs to no label file, or to the same
-        one as another; a name has no label file.
+        There is no label file; a prediction is missing, has no label file, or has the same one as
+        another prediction; a name has no label file.
     """
     layout_of(layout)
     if isinstance(names, Mapping):
@@ -114,7 +114,7 @@ def files(folder: Path, pattern: str) -> list[Path]:
 
 
 def index(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Path]:
-    """Key files by frame; ``DataError`` where two are of the same one."""
+    """Key files by frame; ``DataError`` if two belong to the same frame."""
     by_name: dict[str, Path] = {}
     for path in paths:
         other = by_name.setdefault(name_of(path), path)
@@ -124,14 +124,14 @@ def index(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Pa
 
 
 def read_frames(path: Path | None, root: Path) -> Names:
-    """Read which frames to score: names, one a line, or a list file as training takes it.
+    """Read the frames to score: names, one per line, or a list file as for training.
 
     Parameters
     ----------
     path : Path, optional
-        ``NAME`` a line, or ``IMAGE<tab>LABEL`` (``.csv``: a comma), relative to ``root``.
+        Lines ``NAME`` or ``IMAGE<tab>LABEL`` (``.csv``: a comma), relative to ``root``.
     root : Path
-        The folder of label files; with a list file the data set's.
+        The folder of label files; with a list file, the data set's folder.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Work through a list on all cores, in threads or in processes; a terminal shows how far it is."""
+"""Work through a list on all cores, in threads or in processes; a terminal shows the progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 def in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], what: str, threads: int | None = None
 ) -> list[Result]:
-    """Apply ``work`` to all items; results in their order. The first exception ends it.
+    """Apply ``work`` to all items; return the results in their order. The first exception ends it.
 
     OpenCV decodes images, and NumPy does most of its work, outside the interpreter lock.
     """
@@ -54,13 +54,13 @@ def in_processes(
 
 @contextmanager
 def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of processes that ends, its queue dropped, with the block.
+    """Yield a pool of processes; at the end of the block its queue is dropped and it ends.
 
     Raises
     ------
     RunError
         This process may not open as many files as they need, or one of them was killed, most
-        likely for want of memory.
+        likely because memory was short.
     """
     _check_files(jobs)
     # Forking this process would copy locks that its threads hold.
@@ -82,7 +82,7 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _check_files(jobs: int) -> None:
-    """Look at the limit first: the server of processes would print a traceback of its own."""
+    """Check the limit of open files first: otherwise the process server prints a traceback."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = len([*Path("/proc/self/fd").iterdir()]) + POOL_FILES + PROCESS_FILES * jobs
     if needed > limit:
@@ -98,7 +98,7 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the process that began the pool is gone, however it went, and go too."""
+    """Wait until the process that started the pool has ended in any way, then end as well."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Pictures of labels for people: colours, error maps, overlays, and data for ``<img>``."""
+"""Pictures of labels: colours, error maps, overlays, and data for ``<img>``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def error_map(
 ) -> np.ndarray:
     """Mark wrong pixels red on a pale grey image; pixels that are not scored are black.
 
-    All (H, W), ``image`` (H, W, 3) uint8 RGB; returns the like of ``image``.
+    All are (H, W), ``image`` is (H, W, 3) uint8 RGB; so is the result.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) // 3 + 160
     picture = np.repeat(grey[..., None], 3, axis=2)
@@ -48,7 +48,7 @@ def tint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def add_legend(picture: np.ndarray, dataset: DatasetSpec) -> np.ndarray:
     """Put the names and colours of the classes below a picture (H, W, 3) uint8 RGB.
 
-    Returns (H + h, W, 3); as many rows of entries as the width needs.
+    Returns (H + h, W, 3); the width decides the number of rows of entries.
     """
     width = picture.shape[1]
     font = ImageFont.load_default(LEGEND_FONT)
@@ -70,7 +70,7 @@ def add_legend(picture: np.ndarray, dataset: DatasetSpec) -> np.ndarray:
 
 
 def shrink(picture: np.ndarray, width: int, photo: bool) -> np.ndarray:
-    """Make a picture at most ``width`` pixels wide; only a photo's colours are mixed."""
+    """Shrink a picture to at most ``width`` pixels; only a photo's colours are interpolated."""
     if picture.shape[1] <= width:
         return picture
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))

@@ -1,9 +1,9 @@
-"""Probability maps on disk: what ``predict.py`` saves and CRF, search and submissions read.
+"""Probability maps on disk: ``predict.py`` saves them; CRF, search and submissions read them.
 
 ``NAME.npz`` holds one array, ``probabilities``, (L, H, W) uint16, class by class in train-id order:
 the probability times 65535, rounded, so each value is exact to 1 / 131070 (7.7e-6). A 2048x1024
-frame with 19 classes is 80 MB; zlib packs it to 70 MB where the network is unsure, and far smaller
-where it is sure.
+frame with 19 classes is 80 MB. zlib compresses it to 70 MB if the network is unsure, and to much
+less if it is sure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_A_MAP = (
 def quantise(probabilities: np.ndarray) -> np.ndarray:
     """Round (L, H, W) floats of 0..1 to uint16, PROBABILITY_SCALE for 1."""
     quantised = np.empty(probabilities.shape, np.uint16)
-    for plane, out in zip(probabilities, quantised):  # by class: a frame's floats are large
+    for plane, out in zip(probabilities, quantised):  # class by class, to save memory
         np.rint(plane * np.float32(PROBABILITY_SCALE), out=out, casting="unsafe")
     return quantised
 
@@ -45,13 +45,13 @@ def pack(probabilities: np.ndarray) -> memoryview:
     """Return the file of (L, H, W), floats of 0..1 or quantised."""
     if probabilities.dtype != np.uint16:
         probabilities = quantise(probabilities)
-    packed = io.BytesIO()  # in memory: on a full disk the archive's own clean-up fails too
+    packed = io.BytesIO()  # in memory: on a full disk zipfile's clean-up would fail too
     np.savez_compressed(packed, probabilities=probabilities)
     return packed.getbuffer()
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
-    """Write a map; see :func:`pack`. The file is there only when whole."""
+    """Write a map; see :func:`pack`. The file appears only when it is whole."""
     packed = pack(probabilities)
     with atomic_write(path) as temporary:
         temporary.write_bytes(packed)
@@ -63,8 +63,8 @@ def read_probabilities(path: Path) -> np.ndarray:
     Raises
     ------
     DataError
-        The file is no such map, damaged, or claims another size than it has. Its header is checked
-        before memory is taken, and its checksum at the end.
+        The file is not such a map, is damaged, or claims a size that it does not have. Its header
+        is checked before memory is allocated, and its checksum at the end.
     """
     check_regular(path)
     try:

@@ -1,4 +1,4 @@
-"""Write a benchmark's archive, and say everything that is wrong with one."""
+"""Write a benchmark's archive, and list every fault of one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tools.shared.parallel import in_threads
 from tools.submission.benchmarks import Benchmark, name_all
 
 Reader = Callable[[], bytes]
-MEMBER_BYTES = 1024  # at most, beside a picture's own: headers, and a tar's filling up
+MEMBER_BYTES = 1024  # upper bound per picture beyond its own bytes: headers, and a tar's padding
 
 # What broken archives and members make zipfile, tarfile and Pillow raise; RuntimeError: a password
 # is needed, or an unknown compression; ValueError: a name that is no text.
@@ -36,7 +36,7 @@ UNREADABLE = (
 
 
 class SubmissionError(DataError):
-    """An archive that its benchmark would not accept; ``problems`` says why."""
+    """An archive that its benchmark would not accept; ``problems`` are the reasons."""
 
     def __init__(self, summary: str, problems: list[str]):
         super().__init__(f"{summary}: {len(problems)} problem{'s' * (len(problems) > 1)}")
@@ -44,10 +44,10 @@ class SubmissionError(DataError):
 
 
 def check_frames(out: Path, benchmark: Benchmark, frames: Collection[str]) -> None:
-    """Look at all names before the work.
+    """Check all names before the work.
 
-    Raises ``SubmissionError`` where pictures of these frames can be no submission, and
-    ``DataError`` where ``out`` has not the suffix of the benchmark's archives.
+    Raises ``SubmissionError`` if pictures of these frames cannot be a submission, and ``DataError``
+    if ``out`` does not have the suffix of the benchmark's archives.
     """
     if out.suffix != benchmark.archive:
         raise DataError(f"{out}: expected a name that ends in {benchmark.archive}")
@@ -73,14 +73,14 @@ def write_archive(
     out : Path
         Final name of the archive.
     pictures : mapping of str to callable
-        Gives each frame's picture, (H, W) uint8, when it is its turn.
+        Returns each frame's picture, (H, W) uint8; called when it is written.
     threads : int, optional
-        How many pictures are made at a time; as many as there are cores by default.
+        Number of pictures that are made at a time; by default one per core.
 
     Raises
     ------
     SubmissionError
-        The benchmark would not accept the archive; then there is none.
+        The benchmark would not accept the archive; it is then not written.
     RunError
         The disk has no room for it.
     """
@@ -115,9 +115,9 @@ def _add_to_tar(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 def check_archive(path: Path, benchmark: Benchmark, threads: int | None = None) -> list[str]:
-    """List everything that is wrong with an archive, wherever it was made; empty if nothing is.
+    """List every fault of an archive, also of other programs; empty if there is none.
 
-    Raises ``DataError`` where it is no archive at all.
+    Raises ``DataError`` if the file is not an archive.
     """
     with _open(path, benchmark.archive) as members:
         names = Counter(name for name, _ in members)
@@ -183,6 +183,6 @@ def _open(path: Path, kind: str) -> Iterator[list[tuple[str, Reader]]]:
                 filed = [info for info in tar.getmembers() if not info.isdir()]
                 members = [(info.name.removeprefix("./"), reader(from_tar, info)) for info in filed]
         except UNREADABLE as error:
-            why = " ".join(str(error).split())  # tarfile lists what it tried
+            why = " ".join(str(error).split())  # tarfile lists the formats that it tried
             raise DataError(f"{path}: not a whole {kind[1:]} archive ({why})") from None
         yield members

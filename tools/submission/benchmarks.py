@@ -38,16 +38,15 @@ VOC_TEST = 1456
 class Benchmark:
     """The rules of one benchmark.
 
-    A *frame* is what a picture is of (``berlin_000000_000019``, ``um_road_000000``,
-    ``2008_000006``), a *member* its path in the archive.
+    A *frame* names the picture's image (``berlin_000000_000019``, ``um_road_000000``,
+    ``2008_000006``); a *member* is the picture's path in the archive.
 
     Parameters
     ----------
     dataset : DatasetSpec
         The class table.
     sizes : mapping of str to (height, width), optional
-        The frames that must be there, and the sizes of their images; the official test set by
-        default.
+        The required frames, and the sizes of their images; by default the official test set.
     """
 
     archive = ".zip"
@@ -63,7 +62,7 @@ class Benchmark:
         return f"{frame}.png"
 
     def frame(self, member: str) -> str | None:
-        """Name the frame of an archive's member; None where no picture has such a name."""
+        """Name the frame of an archive's member; None if no picture has such a name."""
         raise NotImplementedError
 
     def encode(self, picture: np.ndarray) -> bytes:
@@ -75,11 +74,11 @@ class Benchmark:
         return range(256)
 
     def expected_hw(self, frame: str) -> tuple[int, int] | None:
-        """Size of a frame's picture, None where it is not known."""
+        """Size of a frame's picture; None if it is not known."""
         return self.sizes.get(frame) if self.sizes is not None else None
 
     def picture_problems(self, frame: str, image: Image.Image, values: np.ndarray) -> list[str]:
-        """List what is wrong with a picture whose pixels hold ``values``."""
+        """List the faults of a picture whose pixels hold ``values``."""
         problems = []
         if image.format != "PNG":
             problems.append(f"a {image.format}, expected a PNG")
@@ -96,7 +95,7 @@ class Benchmark:
         return problems
 
     def set_problems(self, frames: Set[str], values: Set[int]) -> list[str]:
-        """List what is wrong with the frames, and with the values of all pictures, together."""
+        """List the faults of the frames, and of the values of all pictures together."""
         if self.sizes is None:
             return self.official_problems(frames)
         return name_all("missing", self.sizes.keys() - frames) + name_all(
@@ -127,7 +126,7 @@ class Cityscapes(Benchmark):
         return CITYSCAPES_HW if self.sizes is None else self.sizes.get(frame)
 
     def set_problems(self, frames: Set[str], values: Set[int]) -> list[str]:
-        """Also tell train ids, which the server would score without a word."""
+        """Also detect train ids, which the server would score without a message."""
         train_ids = set(range(self.dataset.num_classes))
         classes = {row.id for row in self.dataset.train_classes}
         problems = super().set_problems(frames, values)
@@ -149,7 +148,7 @@ class Cityscapes(Benchmark):
 class Kitti(Benchmark):
     """Confidences for road, 0..255, in bird's-eye view; in the root of a zip.
 
-    ``um_lane`` is a task of its own: its frames are all there or none.
+    ``um_lane`` is a separate task: all of its frames are there, or none.
     """
 
     example = "um_road_000000.png"
@@ -170,7 +169,7 @@ class Kitti(Benchmark):
         return match and match[1]
 
     def set_problems(self, frames: Set[str], values: Set[int]) -> list[str]:
-        """Also tell train ids, which would be hardly any confidence."""
+        """Also detect train ids, which would be almost no confidence."""
         lanes = any(frame.startswith("um_lane") for frame in frames)
         expected = {name for name in self.sizes or () if lanes or not name.startswith("um_lane")}
         problems = name_all("missing", expected - frames)
@@ -217,7 +216,7 @@ class Voc(Benchmark):
         return buffer.getvalue()
 
     def legal(self) -> Collection[int]:
-        """List the classes; the border's 255 is no prediction."""
+        """List the classes; 255, the border, is not a prediction."""
         return range(self.dataset.num_classes)
 
     def picture_problems(self, frame: str, image: Image.Image, values: np.ndarray) -> list[str]:
@@ -245,7 +244,7 @@ BENCHMARKS = {"cityscapes": Cityscapes, "kitti": Kitti, "voc": Voc}
 
 
 def name_all(what: str, frames: Collection[str], shown: int = 20) -> list[str]:
-    """One line that names frames, or nothing where there are none."""
+    """One line that names frames; empty without frames."""
     if not frames:
         return []
     more = f" and {len(frames) - shown} more" if len(frames) > shown else ""

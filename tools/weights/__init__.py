@@ -1,1 +1,1 @@
-"""Other projects' parameters under this project's names."""
+"""Parameters of other projects under this project's names."""

@@ -1,4 +1,4 @@
-"""Named float arrays out of checkpoint files that run no code: safetensors, ``.npz``, ``.pth``."""
+"""Read float arrays from checkpoint files without running their code: safetensors, npz, pth."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors import SafetensorError, deserialize
 from configs.errors import ConfigError
 from train.errors import RunError
 
-WRAPPERS = ("state_dict", "model")  # keys of a checkpoint under which trainers put the parameters
-COUNTER = "num_batches_tracked"  # ends names of counts of training steps; nobody needs them
+WRAPPERS = ("state_dict", "model")  # keys under which trainers store the parameters
+COUNTER = "num_batches_tracked"  # suffix of counts of training steps, which are not needed
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAVE_AS_SAFETENSORS = (
     'python -c "import torch; from safetensors.torch import save_file; '
@@ -32,12 +32,12 @@ def read_checkpoint(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     dict of str to ndarray
         float32, whatever float type they are stored in.
     list of str
-        What was done to them, for the user.
+        Changes to them, for the user.
 
     Raises
     ------
     ConfigError, RunError
-        The file is of no known kind, damaged, or holds other things than floats.
+        The file has an unknown format, is damaged, or holds arrays that are not floats.
     """
     readers = {".safetensors": _safetensors, ".npz": _npz}
     readers |= dict.fromkeys((".pth", ".pt", ".bin", ".tar"), _pickle)
@@ -86,7 +86,7 @@ def _npz(file: Path, notes: list[str]) -> Iterator[Stored]:
 
 
 def _pickle(file: Path, notes: list[str]) -> Iterator[Stored]:
-    """Read a ``.pth`` through PyTorch, which with ``weights_only`` runs no code of the file."""
+    """Read a ``.pth`` with PyTorch, which runs no code of the file with ``weights_only``."""
     try:
         import torch
     except ImportError:
@@ -97,7 +97,7 @@ def _pickle(file: Path, notes: list[str]) -> Iterator[Stored]:
         ) from None
     try:
         tree = torch.load(str(file), map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle, zipfile and torch, as the damage will have it
+    except Exception as error:  # of pickle, zipfile or torch, depending on the damage
         cause = " ".join(str(error).strip().splitlines()[:1])
         raise RunError(
             f"{file}: not a whole file of tensors and nothing else; no code of it was run ({cause})"

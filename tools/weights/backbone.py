@@ -1,8 +1,8 @@
-"""A ResNet trained on ImageNet elsewhere, as this project's backbone: its layers, values, options.
+"""Convert another project's ImageNet ResNet to this project's backbone: layers, values, options.
 
-The others see ``(rgb / 255 - mean) / std``, this project ``rgb - 255 mean``: dividing the first
-convolution's weights by ``255 std`` makes up for it. Both pad the network's input with zeros, which
-is the mean colour for both, so the borders are exact too.
+Other projects' networks see ``(rgb / 255 - mean) / std``, this project's ``rgb - 255 mean``.
+Dividing the first convolution's weights by ``255 std`` removes the difference. Both pad the
+network's input with zeros, which are the mean colour for both, so the borders are exact too.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ Pair = tuple[str, str]  # names of a convolution and of the normalisation after 
 
 @dataclass(frozen=True)
 class Naming:
-    """How another project calls the layers of a ResNet."""
+    """Another project's names for the layers of a ResNet."""
 
     stems: dict[str, tuple[Pair, ...]]
-    block: str  # begins the names of block {unit}, from 0, of {stage}
+    block: str  # prefix of block {unit}, from 0, of {stage}
     first_stage: int  # its number of the stage that is res2 here
     branches: tuple[Pair, ...]  # of a block, in order
     projection: Pair
     statistics: dict[str, str]  # gamma, beta, moving_mean and moving_var: their names
-    classifier: tuple[str, ...]  # begin the names of the layers after the backbone
+    classifier: tuple[str, ...]  # prefixes of the layers after the backbone
 
     def block_name(self, stage: int, unit: int) -> str:
-        """Return what begins the names of block ``unit``, from 1, of our res-``stage``."""
+        """Return the prefix of the names of block ``unit``, from 1, of our res-``stage``."""
         return self.block.format(stage=stage - 2 + self.first_stage, unit=unit - 1)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One of the ResNets whose weights mean the same here, under :attr:`options`."""
+    """A ResNet whose weights give the same function here, with :attr:`options`."""
 
     depth: int
     stem: str  # as network.stem
@@ -57,7 +57,7 @@ class Backbone:
     @property
     def options(self) -> dict[str, str]:
         """The keys of ``[network]`` that belong to the weights."""
-        # A basic block has one place for its stride.
+        # A basic block has only one convolution that can have the stride.
         stride = {} if DEPTHS[self.depth].basic else {"stride_in": self.stride_in}
         return {
             "depth": str(self.depth),
@@ -75,7 +75,7 @@ class Backbone:
         return param_shapes(symbol, side=8)[0]
 
     def layers(self, naming: Naming) -> Iterator[tuple[str, Pair]]:
-        """Yield each convolution of ours with the other project's names, the first one first."""
+        """Yield each of our convolutions, in order, with the other project's names."""
         yield from zip(STEMS[self.stem], naming.stems[self.stem])
         basic = DEPTHS[self.depth].basic
         branches = ("3x3_1", "3x3_2") if basic else ("1x1_reduce", "3x3", "1x1_increase")
@@ -99,7 +99,7 @@ def convert(
     arrays : dict of str to ndarray
         Of any float type, under the names of ``naming``; a classifier is left out.
     source, network : str
-        Where they come from, and what they should be, for messages.
+        Their source and their expected network, for messages.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def convert(
     Raises
     ------
     RunError
-        An array is missing, superfluous, of another shape, or holds what can't be a parameter.
+        An array is missing, superfluous, has another shape, or holds invalid values.
     """
     shapes = backbone.shapes()
     left = dict(arrays)

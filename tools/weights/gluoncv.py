@@ -1,4 +1,4 @@
-"""The ResNets of GluonCV's model zoo: which of them are this project's, and their layers' names."""
+"""The ResNets of GluonCV's model zoo: the ones that fit this project, and their layers' names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATISTICS = {
     "moving_mean": "running_mean",
     "moving_var": "running_var",
 }
-NAMED = Naming(  # v1b and v1s call their layers as torchvision does
+NAMED = Naming(  # v1b and v1s have torchvision's layer names
     stems={
         "7x7": (("conv1", "bn1"),),
         "3x3": (("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")),
@@ -52,12 +52,12 @@ NOT_EXACT = {
 
 
 def zoo_backbone(name: str) -> Backbone:
-    """Say which network of this project a zoo network is.
+    """Return the network of this project that equals a zoo network.
 
     Raises
     ------
     ConfigError
-        The name is no ResNet of the zoo, or its network cannot be mapped exactly.
+        The name is not a ResNet of the zoo, or its network cannot be mapped exactly.
     """
     match = re.fullmatch(r"resnet(\d+)_(v\w+)", name)
     if match and match[2] in NOT_EXACT:
@@ -78,7 +78,7 @@ def read_zoo(name: str, file: Path | None) -> tuple[Backbone, tuple[Params, Para
     Raises
     ------
     ConfigError, RunError
-        As :func:`zoo_backbone` and :func:`tools.weights.backbone.convert`; no download.
+        As :func:`zoo_backbone` and :func:`tools.weights.backbone.convert`; the download failed.
     """
     backbone = zoo_backbone(name)
     if file is None:

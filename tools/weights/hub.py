@@ -1,4 +1,4 @@
-"""Files of the hub (huggingface.co), resumed where a download broke off, held to its digests."""
+"""Download files of the hub (huggingface.co): resumed after interruption, checked by digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch(source: str) -> Path:
     ConfigError
         Not the name of a repository.
     RunError
-        No ``huggingface_hub``, no network, no such file, or not the file that the hub describes.
+        No ``huggingface_hub``, no network, no such file, or a file with another digest.
     """
     match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+?)(?:/([\w./-]+))?", source)
     if not match:

@@ -1,6 +1,6 @@
-"""Parameters out of an ONNX file of this network, such as the model zoo's ResNet101-DUC.
+"""Read parameters from an ONNX file of this network, such as the model zoo's ResNet101-DUC.
 
-Only tensors are read; the file's graph serves to tell which is which, and is never run.
+Only tensors are read; the file's graph identifies them and is never run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LAYERS = ("Conv", "ConvTranspose", "BatchNormalization")  # operators whose inpu
 def read_onnx_params(path: Path, symbol: mx.sym.Symbol, side: int) -> tuple[Params, Params]:
     """Read the parameters of ``symbol`` from an ONNX file.
 
-    By name where the file has all our names, otherwise in the order of the convolutions and
-    normalisations in both graphs; each is held against its expected shape.
+    Parameters are matched by name if the file has all our names, otherwise by the order of the
+    convolutions and normalisations in both graphs. Each one's shape is checked.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def read_onnx_params(path: Path, symbol: mx.sym.Symbol, side: int) -> tuple[Para
     Raises
     ------
     RunError
-        It is no ONNX file, or a tensor is missing, superfluous or of another shape.
+        It is not an ONNX file, or a tensor is missing, superfluous or has another shape.
     """
     model = _load(path)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -51,7 +51,7 @@ def read_onnx_params(path: Path, symbol: mx.sym.Symbol, side: int) -> tuple[Para
         except RunError:
             if len(missing) == len(expected):
                 raise
-            name = missing[0]  # of a file that has our names, this says more
+            name = missing[0]  # for a file with our names, this message is more specific
             raise RunError(f"{path}: has no tensor for {name} {expected[name]}") from None
     else:
         _refuse_more(path, model, tensors, expected)
@@ -91,7 +91,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _refuse_more(path: Path, model: onnx.ModelProto, tensors: dict, expected: dict) -> None:
-    """Refuse a file whose layers have tensors beside all of ours: a deeper network's, say."""
+    """Refuse a file whose layers have more tensors than ours, for example a deeper network's."""
     for node in _their_layers(model):
         for name in list(node.input)[1:]:
             if name in tensors and name not in expected:
@@ -108,10 +108,10 @@ def _their_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _by_order(
     path: Path, model: onnx.ModelProto, tensors: dict, symbol: mx.sym.Symbol, expected: dict
 ) -> dict[str, onnx.TensorProto]:
-    """Give the file's tensors our names: the n-th layer of theirs is the n-th of ours.
+    """Give the file's tensors our names: their n-th layer is our n-th layer.
 
-    A block's projection comes before its branch in our graph and after it in the authors', so
-    both orders are tried, and the one that more shapes speak for is taken.
+    A block's projection comes before its branch in our graph and after it in the authors', so both
+    orders are tried. The one in which more shapes agree is used.
     """
     theirs, ours = _their_layers(model), _layers(symbol)
     if len(theirs) != len(ours):

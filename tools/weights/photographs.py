@@ -1,4 +1,4 @@
-"""Batch-norm statistics of weights, from photographs: whether they agree, and true ones."""
+"""Compare the batch-norm statistics of weights with those of photographs, or replace them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.network import HEAD, param_shapes
 from train.params import Params
 from train.statistics import MEAN, VARIANCE, Statistics, stored
 
-SHORTER, SIDE = 256, 224  # an image's shorter side, and the square in its middle: ImageNet's custom
+SHORTER, SIDE = 256, 224  # an image's shorter side, and its central square, as usual for ImageNet
 BATCH = 8
 
 
@@ -63,7 +63,7 @@ def read_photographs(files: list[Path], config: Config) -> Iterator[np.ndarray]:
 def check_backbone(
     symbol: mx.sym.Symbol, params: tuple[Params, Params], file: Path, side: int
 ) -> None:
-    """Raise ``RunError`` where a backbone's parameters are not those of ``symbol``."""
+    """Raise ``RunError`` if a backbone's parameters do not fit ``symbol``."""
     arguments, states = param_shapes(symbol, side)
     found = params[0] | params[1]
     for name, shape in (arguments | states).items():

@@ -1,8 +1,8 @@
-"""ResNets out of PyTorch checkpoints, under torchvision's and timm's names or transformers'.
+"""Read ResNets from PyTorch checkpoints, with the names of torchvision and timm, or transformers.
 
-Which network a file holds is read off its arrays. What they can't tell: where a bottleneck strides
-(in all three: in the 3x3), anti-aliased pooling (timm's blur and aa variants), and preprocessing
-(by custom ImageNet's mean and standard deviation, RGB).
+The arrays of a file show its network. They do not show where a bottleneck strides (in all three
+projects: in the 3x3), anti-aliased pooling (timm's blur and aa variants), and preprocessing
+(usually ImageNet's mean and standard deviation, RGB).
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ STEM = (64, 64, 128)  # channels of the three 3x3 convolutions (section 4.1.4)
 
 
 def read_pytorch(file: Path) -> tuple[Backbone, tuple[Params, Params], list[str]]:
-    """Read the checkpoint of a ResNet that classifies, and convert its backbone.
+    """Read the checkpoint of a classifying ResNet, and convert its backbone.
 
     Returns
     -------
     Backbone
-        What it is.
+        The network in the file.
     tuple of two dicts
         Its arguments and auxiliary states under this project's names.
     list of str
-        What was unwrapped, widened or left out, for the user.
+        Notes for the user: what was unwrapped, widened or left out.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def read_pytorch(file: Path) -> tuple[Backbone, tuple[Params, Params], list[str]
 
 
 def _find_naming(arrays: dict[str, np.ndarray], file: Path) -> tuple[Naming, str]:
-    """Find whose names the arrays have, and what stands before each of them."""
+    """Find the project whose names the arrays have, and the prefix of these names."""
     for naming in (TORCHVISION, TRANSFORMERS):
         first = f"{naming.block_name(2, 1)}{naming.branches[0][0]}.weight"
         prefixes = [key[: -len(first)] for key in arrays if f".{key}".endswith(f".{first}")]
@@ -107,7 +107,7 @@ def _find_naming(arrays: dict[str, np.ndarray], file: Path) -> tuple[Naming, str
 
 
 def _difference(arrays: dict[str, np.ndarray], naming: Naming) -> str | None:
-    """Say what sets a known relative apart from the paper's ResNet, if anything does."""
+    """Name the difference of a known variant from the paper's ResNet, if there is one."""
     block, norm = naming.block_name(2, 1), naming.branches[0][1]
     stem = tuple(
         len(arrays[f"{name}.weight"]) for name, _ in naming.stems.get("3x3", ())

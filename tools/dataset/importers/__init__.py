@@ -1,1 +1,1 @@
-"""Annotations of other programs, a module a format: each lists images with their regions."""
+"""Read annotations of other programs, one module per format: images with their regions."""

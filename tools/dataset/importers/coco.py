@@ -1,4 +1,4 @@
-"""COCO's JSON with one's own categories: polygons and run lengths, read by pycocotools."""
+"""COCO's JSON with any categories: polygons and run lengths, read by pycocotools."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NO_OUTLINE = "COCO annotations without an outline (a box alone)"
 
 
 def read(file: Path, images: Path | None) -> Source:
-    """Read an annotation file; ``images`` is the folder of its images, by default those beside it.
+    """Read an annotation file; ``images`` is the folder of its images (default: the file's folder).
 
-    Crowds, which COCO outlines roughly, are ignored where nothing else is.
+    Crowds, which COCO outlines roughly, are ignored pixels unless another region covers them.
     """
     coco = load_annotations(file)
     source = Source()

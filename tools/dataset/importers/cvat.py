@@ -101,7 +101,7 @@ def _mask(shape: Element, hw: tuple[int, int]) -> np.ndarray | None:
     if shape.tag == "ellipse":
         return polygon_mask([ellipse(*numbers("cx", "cy", "rx", "ry"))], hw)
     left, top, width, height = map(int, numbers("left", "top", "width", "height"))
-    runs = [int(run) for run in shape.get("rle", "").split(",")]  # not of it, of it, in turn
+    runs = [int(run) for run in shape.get("rle", "").split(",")]  # outside and inside, alternately
     if sum(runs) != width * height or min(runs) < 0:
         raise ValueError(f"its runs have {sum(runs)} pixels, its box {width * height}")
     part = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)

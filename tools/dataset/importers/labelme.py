@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file beside each image."""
+"""LabelMe: one JSON file beside each image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IGNORE = "__ignore__"  # LabelMe's own name for it
 
 
 def read(folder: Path, images: Path | None) -> Source:
-    """Read the files of a folder and below it."""
+    """Read the files in a folder and below it."""
     source, names = Source(), set()
     finder = Finder(images, folder)
     for file in list_files(folder, "**/*", (".json",)):

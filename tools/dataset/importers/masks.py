@@ -1,4 +1,4 @@
-"""Colour masks: a picture of each image in which every colour is a class."""
+"""Colour masks: one picture for each image, in which every colour is a class."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .regions import Annotated, Colour, Region, Source
 
 ENDINGS = ("_L", "_mask", "_masks", "_label", "_labels", "_color", "_colour", "_gt", "_seg")
 MOST = 255  # classes
-NEAR = 24  # of 255: colours whose channels all differ by less are one colour, changed
+NEAR = 24  # of 255: colours whose channels all differ by less count as one changed colour
 
 
 def read(folder: Path, images: Path | None, colors: Path | None) -> Source:
     """Read ``folder/masks`` (or ``folder`` with ``images`` elsewhere).
 
-    ``colors`` is a class table, or a list with ``RED GREEN BLUE NAME`` a line; without it every
+    ``colors`` is a class table, or a list of lines ``RED GREEN BLUE NAME``. Without it, every
     colour that occurs is a class, named by its number ``#rrggbb``.
     """
     masks = folder / "masks" if (folder / "masks").is_dir() else folder

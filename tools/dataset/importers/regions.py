@@ -1,4 +1,4 @@
-"""What every annotation format comes down to: named regions of images, drawn into label maps."""
+"""The common form of all annotation formats: named regions of images, drawn into label maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from data_iter.errors import DataError
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 
-IGNORED = None  # the category of a region whose pixels are to be ignored
+IGNORED = None  # category of a region whose pixels are ignored
 Colour = tuple[int, int, int]
 
 
@@ -25,10 +25,10 @@ class Region(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """An image and how to get its regions, in the file's order, given its (height, width).
+    """An image, and a function from its (height, width) to its regions in the file's order.
 
     ``split`` is the source's own: ``train``, ``val``, ``test``, or empty. ``hw`` is the (height,
-    width) that the source states; None: it does not.
+    width) that the source states; None: it states none.
     """
 
     image: Path
@@ -40,7 +40,7 @@ class Annotated(NamedTuple):
 
 @dataclass
 class Source:
-    """All that a format's reader found.
+    """The result of a format's reader.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Source:
     colors : list of tuple
         RGB of each class; empty where the source has none.
     left_out : dict of str to list of str
-        What takes no part, by the reason.
+        Names of what is left out, by the reason.
     """
 
     images: list[Annotated] = field(default_factory=list)
@@ -60,12 +60,12 @@ class Source:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Note something that takes no part."""
+        """Record something that is left out."""
         self.left_out.setdefault(reason, []).append(name)
 
 
 def stated_hw(height: Any, width: Any) -> tuple[int, int] | None:
-    """Read the size that a source states of an image; None where it is missing, 0, or no number."""
+    """Read the size that a source states for an image; None if it is missing, 0 or not a number."""
     try:
         return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
     except (TypeError, ValueError):
@@ -86,7 +86,7 @@ class Finder:
             }
 
     def find(self, name: str) -> Path | None:
-        """Find the file of a name that may have folders, also Windows', in front of it."""
+        """Find the file of a name that may begin with folders, also in Windows' notation."""
         name = name.replace("\\", "/")
         for folder in self._folders:
             if (folder / name).is_file():
@@ -97,7 +97,7 @@ class Finder:
 def polygon_mask(polygons: Iterable[Any], hw: tuple[int, int]) -> np.ndarray | None:
     """Fill polygons, each a flat list x, y, x, y ... in pixels, as COCO's own tools do.
 
-    Returns (H, W) bool, or None where no polygon has three points.
+    Returns (H, W) bool, or None if no polygon has three points.
     """
     whole = [list(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
     if not whole:
@@ -127,8 +127,8 @@ def draw(
 ) -> np.ndarray:
     """Draw regions over each other as (H, W) uint8 class values.
 
-    Later regions cover earlier ones; ``by_area`` smaller ones cover larger ones. Regions without a
-    category (COCO's crowds) only cover what nothing else does.
+    Later regions cover earlier ones; with ``by_area`` smaller ones cover larger ones. Regions
+    without a category (COCO's crowds) cover only pixels that no other region covers.
     """
     label = np.full(hw, unlabelled, np.uint8)
     order = sorted(regions, key=lambda r: (r.category is not IGNORED, -r.mask.sum() * by_area))

@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text file an image, a polygon a line, in shares of width and height."""
+"""YOLO segmentation: one text file per image, one polygon per line, as shares of the size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .regions import Annotated, Region, Source, polygon_mask
 
 TABLES = ("data.yaml", "data.yml", "dataset.yaml")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # by folder
-BOX = 4  # numbers of a line that has a box and no outline
+BOX = 4  # numbers in a line with a box and no outline
 
 
 def read(folder: Path, images: Path | None) -> Source:
     """Read a folder whose ``labels`` folders mirror its ``images`` folders.
 
-    Images below a folder ``train``, ``val`` (``valid``) or ``test`` are of that split.
+    Images below a folder ``train``, ``val`` (``valid``) or ``test`` belong to that split.
     """
     names = _names(folder)
     source, used = Source(), set()
