@@ -68,10 +68,10 @@ from tools.weights.photographs import (
 )
 from tools.weights.pytorch import read_pytorch
 from train.command import PROBLEMS
+from train.machine import PROJECT
 from train.network import build_symbol, check_params
 from train.params import Params, join_params, read_params, save_arrays
 from train.run_dir import new_run
-from train.machine import PROJECT
 from train.statistics import are_folded, measure, stored, verdict
 
 BASE, RELEASE = (PROJECT / "configs" / name for name in ("base.cfg", "release.cfg"))

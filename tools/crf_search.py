@@ -42,12 +42,12 @@ from configs.schema import Crf
 from data_iter.image_files import read_label
 from data_iter.labels import to_train_ids
 from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
-from tools.shared.parallel import in_processes
 from tools.shared.pairs import find_pairs, read_frames
-from train.errors import RunError
+from tools.shared.parallel import in_processes
 from train.atomic import atomic_write, check_room
-from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
+from train.errors import RunError
 from train.machine import PROJECT
+from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
 
 BASE = PROJECT / "configs" / "base.cfg"
 GRID = ("sigma_alpha=10,15,20", "sigma_beta=2,3,4", "w1=2,3,4")

@@ -34,18 +34,18 @@ from configs.errors import ConfigError
 from data_iter.datasets import Sample, find_samples
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
+from tools.scoring.classes import values_kind
+from tools.scoring.kitti import read_confidence, road_class, road_frame, road_maps
+from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
+from tools.shared.options import add_epoch, read_epoch
+from tools.shared.pairs import files, frame_name, index
+from tools.shared.parallel import in_threads
 from tools.submission.archives import (
     SubmissionError,
     check_archive,
     check_frames,
     write_archive,
 )
-from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
-from tools.scoring.classes import values_kind
-from tools.shared.options import add_epoch, read_epoch
-from tools.shared.parallel import in_threads
-from tools.shared.pairs import files, frame_name, index
-from tools.scoring.kitti import read_confidence, road_class, road_frame, road_maps
 from tools.submission.benchmarks import BENCHMARKS
 from train.command import PROBLEMS
 from train.errors import RunError

@@ -31,15 +31,15 @@ from PIL import Image, ImageDraw
 from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from data_iter.datasets import layout_of
-from data_iter.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
+from data_iter.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from tools.scoring.classes import values_kind
+from tools.scoring.kitti import road_frame
+from tools.shared.pairs import files, frame_name
 from tools.shared.pictures import add_legend, colours, overlay, shrink, tint
 from tools.shared.probabilities import read_probabilities
-from tools.scoring.classes import values_kind
-from tools.shared.pairs import files, frame_name
-from tools.scoring.kitti import road_frame
 from train.atomic import atomic_write
 
 GAP, CAPTION = 6, 18  # pixels: between panels, and height of the captions

@@ -31,12 +31,12 @@ import jinja2
 import numpy as np
 
 from configs.datasets import load_dataset
-from tools.reporting.runs import SCORES, compare, write_csv
-from tools.shared.parallel import in_threads
-from tools.shared.pictures import colours, data_uri, error_map, shrink
 from tools.reporting.evaluation import Evaluation, KittiEvaluation
+from tools.reporting.runs import SCORES, compare, write_csv
 from tools.scoring.classes import MEASURES
 from tools.shared.pairs import read_frames
+from tools.shared.parallel import in_threads
+from tools.shared.pictures import colours, data_uri, error_map, shrink
 from train.atomic import atomic_write
 from train.errors import RunError
 from train.machine import PROJECT

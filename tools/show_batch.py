@@ -27,8 +27,8 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
 from data_iter.cells import unpack_scores
-from train.data import open_batches
 from train.atomic import atomic_write
+from train.data import open_batches
 from train.network import cell_layout
 
 COLUMNS = 4  # samples side by side, two pictures each

@@ -26,14 +26,14 @@ import argparse
 import time
 
 from configs.errors import ConfigError
-from train.command import PROBLEMS
-from train.errors import RunError
-from train.stop import SAVED
 from tools.studies.plan import Study, read_study
 from tools.studies.probe import dry_run
 from tools.studies.results import drop_changed, read_results
 from tools.studies.running import Place, StudyStopped, missing, run_unit, units
 from tools.studies.table import write_table
+from train.command import PROBLEMS
+from train.errors import RunError
+from train.stop import SAVED
 
 
 def parser() -> argparse.ArgumentParser:

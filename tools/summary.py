@@ -35,10 +35,10 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
+from tools.shared.options import parse_hw
 from train.atomic import atomic_write
 from train.memory import TrainingMemory, planned_bytes
 from train.network import build_symbol
-from tools.shared.options import parse_hw
 
 BYTES = 4  # of a float32
 COPIES = 3  # training keeps weights, gradients and momentum

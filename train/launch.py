@@ -33,8 +33,8 @@ import psutil
 from configs.errors import ConfigError
 from data_iter.errors import DataError
 from data_iter.text_lists import read_lines
-from train.errors import RunError
 from train.distributed.job import Job, Member
+from train.errors import RunError
 from train.machine import PROJECT, allowed_cores
 
 NODE = ("-m", "train.distributed.node")  # what each process runs

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from configs.schema import Crf
-from tools.inference.dense_crf import Frame, affordable_jobs, read_frame, refine, refine_frame
 from tools.bench.measuring import in_turn, row
+from tools.inference.dense_crf import Frame, affordable_jobs, read_frame, refine, refine_frame
 from tools.shared.parallel import in_processes
 from tools.shared.probabilities import PROBABILITY_SCALE, write_probabilities
 from train.machine import PROJECT, peak_memory

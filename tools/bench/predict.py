@@ -30,9 +30,9 @@ from tools.bench.measuring import in_turn, row
 from tools.inference.backends import open_segmenter, require, run_on
 from tools.inference.images import overlapped, segment, write_result
 from tools.inference.precision import require_bf16
+from tools.inference.predictor import Predictor
 from tools.inference.qdq import export_int8
 from tools.inference.quantization import folded, to_bf16, to_int8, write_inference_run
-from tools.inference.predictor import Predictor
 from tools.inference.run import read_run
 from train.errors import RunError
 from train.initial import initial_params

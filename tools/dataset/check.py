@@ -16,8 +16,8 @@ import numpy as np
 from configs.datasets import DatasetSpec
 from data_iter.datasets import LAYOUTS, Sample, find_samples, left_out, without_label
 from data_iter.errors import DataError
-from data_iter.image_files import exif_orientation
 from data_iter.frames import FileFrames
+from data_iter.image_files import exif_orientation
 from data_iter.labels import outside_table, ranges
 from data_iter.listing import list_folders, shortened
 from tools.dataset.suspicions import Looks, copies, foreign_palette, look, standing_apart

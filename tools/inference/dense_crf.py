@@ -25,13 +25,12 @@ from pydensecrf.densecrf import DenseCRF
 
 from configs.datasets import DatasetSpec
 from configs.schema import Crf
-from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_size
-from train.machine import allowed_cores
-
-from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
+from data_iter.listing import IMAGE_SUFFIXES
 from tools.shared.pairs import files, index
+from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
+from train.machine import allowed_cores
 
 PRESENT = 0.05  # a class whose highest probability is below this is left out
 SMALLEST = 1e-5  # probabilities are clipped to it before the logarithm (pydensecrf's default)

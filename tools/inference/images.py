@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from configs.datasets import DatasetSpec
-from data_iter.listing import IMAGE_SUFFIXES, list_files
 from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
+from data_iter.listing import IMAGE_SUFFIXES, list_files
 from tools.inference.predictor import Predictor
 from tools.shared.pictures import add_legend, colours, overlay
 from tools.shared.probabilities import pack, quantise, write_probabilities

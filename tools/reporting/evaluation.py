@@ -10,14 +10,13 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from data_iter.datasets import LAYOUTS
-from data_iter.listing import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
 from data_iter.labels import to_train_ids
-
+from data_iter.listing import IMAGE_SUFFIXES
 from tools.scoring import cityscapes, classes, kitti
-from tools.shared.parallel import in_threads
 from tools.shared.pairs import Names, Pair, files, find_pairs, frame_name, index
+from tools.shared.parallel import in_threads
 
 # The paper's results in %, and their tables.
 PAPER = {

@@ -16,8 +16,6 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
-from train.metrics import mean_score
-
 from tools.scoring.classes import (
     FrameCounts,
     Read,
@@ -27,8 +25,9 @@ from tools.scoring.classes import (
     summary,
     values_kind,
 )
-from tools.shared.parallel import in_threads
 from tools.shared.pairs import Pair
+from tools.shared.parallel import in_threads
+from train.metrics import mean_score
 
 # Mean pixels per instance in the training set (cityscapesScripts, args.avgClassSize).
 AVERAGE_SIZE = {

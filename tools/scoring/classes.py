@@ -21,6 +21,9 @@ from configs.errors import ConfigError
 from data_iter.errors import DataError
 from data_iter.image_files import read_label
 from data_iter.labels import ranges, to_train_ids
+from tools.scoring.boundary import boundary_histogram, boundary_iou
+from tools.shared.pairs import Pair
+from tools.shared.parallel import in_threads
 from train.metrics import (
     dice,
     frequency_weighted_iou,
@@ -31,10 +34,6 @@ from train.metrics import (
     precision,
     recall,
 )
-
-from tools.scoring.boundary import boundary_histogram, boundary_iou
-from tools.shared.parallel import in_threads
-from tools.shared.pairs import Pair
 
 BENCHMARKS = ("cityscapes", "kitti", "voc")  # class tables whose scores are official
 MEASURES = {  # of a class, by their keys in a result

@@ -11,9 +11,8 @@ matplotlib.use("Agg")  # draws without a screen
 
 import matplotlib.pyplot as plt
 
-from train.atomic import atomic_write
-
 from tools.studies.plan import Study
+from train.atomic import atomic_write
 
 
 def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from configs.datasets import load_dataset
+from configs.schema import Config
 from data_iter.datasets import find_samples
 from data_iter.image_files import read_size
 from data_iter.patches import plan
-from train.run_dir import RunDir
-
-from configs.datasets import load_dataset
-from configs.schema import Config
 from tools.studies.running import Place, RunFailed, StudyStopped, Unit, train
+from train.run_dir import RunDir
 
 SECONDS = 30  # length of each row's trial, with loading
 

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tools.studies.plan import Study
 from train.atomic import atomic_write
 from train.errors import RunError
-
-from tools.studies.plan import Study
 
 RESULTS = "results.json"
 Results = dict[tuple[str, int], dict[str, Any]]  # (row, seed) -> its line

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.studies.plan import Row, Study
+from tools.studies.results import append_result, read_results
+from tools.studies.scoring import link_images, score_run
 from train import machine
 from train.atomic import locked
 from train.errors import RunError
 from train.stop import SAVED, handling
-
-from tools.studies.plan import Row, Study
-from tools.studies.results import append_result, read_results
-from tools.studies.scoring import link_images, score_run
 
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 

@@ -13,7 +13,6 @@ from data_iter.datasets import Sample, find_samples
 from tools.scoring.classes import read_pair
 from tools.scoring.folder import score_folder
 from tools.shared.pairs import find_pairs
-
 from tools.studies.measures import gridding, grouped, size_counts, size_ious
 from tools.studies.plan import Row, Study
 

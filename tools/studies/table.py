@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from train.atomic import atomic_write
-
 from tools.studies.plan import Row, Study
 from tools.studies.results import Results
 from tools.studies.statistics import bootstrap_interval, spread, t_interval
+from train.atomic import atomic_write
 
 
 def tabulate(study: Study, results: Results) -> list[dict[str, Any]]:

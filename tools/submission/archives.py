@@ -19,10 +19,9 @@ import numpy as np
 from PIL import Image
 
 from data_iter.errors import DataError
-from train.atomic import atomic_write, check_room
-
 from tools.shared.parallel import in_threads
 from tools.submission.benchmarks import Benchmark, name_all
+from train.atomic import atomic_write, check_room
 
 Reader = Callable[[], bytes]
 MEMBER_BYTES = 1024  # upper bound per picture beyond its own bytes: headers, and a tar's padding

@@ -17,9 +17,8 @@ from PIL import Image
 
 from configs.datasets import DatasetSpec
 from data_iter.labels import ranges
-
-from tools.scoring.kitti_bev import BEV_HW
 from tools.scoring.classes import label_values
+from tools.scoring.kitti_bev import BEV_HW
 
 # Frames of the Cityscapes test set per city, 1525 in all.
 CITYSCAPES_TEST = {

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 from data_iter.errors import DataError
-from train.atomic import atomic_folder, check_room
-
 from tools.toy.layouts import WRITERS, split_sizes
+from train.atomic import atomic_folder, check_room
 
 MARKER = "toy_data.json"  # the file with the settings of a folder
 SPARE_ROOM = 1.1  # the estimate of the size comes from one frame
