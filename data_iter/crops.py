@@ -115,6 +115,11 @@ class CropReader:
         return len(self._visits)
 
     @property
+    def frames(self) -> int:
+        """Count the frames that the patches are of."""
+        return sum(hw is not None for hw in self._sizes)
+
+    @property
     def long_side(self) -> int:
         """Median length of the images' longer sides in pixels."""
         return int(np.median([max(hw) for _, hw, _ in self._visits]))

@@ -11,6 +11,7 @@ from tools import benchmark
 from tools.bench import data as bench_data
 from tools.bench import measuring
 from tools.bench import predict as bench_predict
+from tools.bench import train as bench_train
 from train import machine
 
 
@@ -67,6 +68,19 @@ def test_sizes_and_cases_are_for_prediction(monkeypatch, capsys):
     assert "--sizes 544,: expected HEIGHT,WIDTH" in capsys.readouterr().err
     assert benchmark.main(["crf", *options]) == 2
     assert "--cases is an option of predict, not of crf" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_is_measured_beside_its_bare_loop():
+    case = bench_train.Case("toy", "toy", bench_train.TOY, 1, 2, (128, 256))
+    rows = {row["name"]: row for row in bench_train.rows(runs=1, cases=[case])}
+    name = f"toy_1contexts_{machine.allowed_cores()}threads"
+    whole, bare = rows[f"train_iterations_{name}"], rows[f"train_bare_{name}"]
+    assert whole["ratio_to"] == bare["name"]
+    assert whole["ratio"] == whole["value"] / bare["value"]
+    assert rows[f"train_samples_{name}"]["value"] == 4 * whole["value"]
+    assert 0 < rows[f"train_outside_{name}"]["value"] < 100
+    assert 250 < rows[f"train_peak_memory_{name}"]["value"] < 600
 
 
 @pytest.mark.slow

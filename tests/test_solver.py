@@ -65,7 +65,8 @@ def test_people_are_told_what_is_trained_how_it_goes_and_what_comes_next(root):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith(f"training tiny in {out}; loading MXNet")
     for part in (
-        "ResNet-26, duc, 0.4 M parameters, on cpu(0); about 0.", "20 patches of camvid train; 3",
+        "ResNet-26, duc, 0.4 M parameters, on cpu(0); about 0.",
+        "20 frames, 20 patches of camvid train; 3",
         "9 of 5 iterations, 4 crops of 32x48", f"to {out}", "left 0:00:00 of the epoch",
         "done after 3 epochs: 2 without a better validation mIoU (solver.stop_after)",
         "best: epoch 1, validation mIoU", f"predict.py IMAGES --model {out} --epoch best",

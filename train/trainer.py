@@ -134,7 +134,8 @@ def _summary(
     return [
         f"training: ResNet-{network.depth}, {network.decoder}, {module.size / 1e6:.1f} M "
         f"parameters, on {', '.join(map(str, contexts))}; about {memory / 1e9:.1f} GB of memory",
-        f"data: {len(batches.reader)} patches of {data.dataset} {data.train_split}{scored}",
+        f"data: {batches.reader.frames} frames, {len(batches.reader)} patches of {data.dataset} "
+        f"{data.train_split}{scored}",
         f"epochs: {solver.epochs} of {len(batches)} iterations, {solver.batch_size} crops of "
         f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}",
         *([f"solver.class_weights: {weights}"] if weights else []),
