@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import DataError
 from .png_rows import SIGNATURE as PNG_SIGNATURE
@@ -123,7 +123,7 @@ def exif_orientation(path: Path) -> int:
         with Image.open(path) as image:
             return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from None
+        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -164,8 +164,14 @@ def _header(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
             f"{path}: more than {MAX_PIXELS} pixels ({error}): set {PIXEL_LIMIT} to read it"
         ) from None
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from None
+        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from None
     return height, width
+
+
+def _reason(error: Exception) -> str:
+    """Say why Pillow cannot read a file; it names one in memory by its address."""
+    known = isinstance(error, UnidentifiedImageError)
+    return "damaged, or of another format" if known else str(error)
 
 
 def _too_large(path: Path) -> DataError:

@@ -251,6 +251,7 @@ DAMAGE = {
                    f.with_suffix(".jpg").rename(f)), "JPEG compression changes its values",
     ),
     "empty": (lambda f: f.write_bytes(b""), "not a whole image file"),
+    "text": (lambda f: f.write_text("x"), "as an image (damaged, or of another format)"),
 }  # fmt: skip
 
 
