@@ -178,7 +178,7 @@ def resnet(
     body = stem(layers, data, stem_kind, width, pool_pad)
     for stage, rates in enumerate(((1,) * res2, (1,) * res3, *dilations), start=2):
         filters = channels(STAGE_FILTERS[stage - 2], width)
-        rates = [rate * finer if stage > 2 else rate for rate in rates]
+        rates = tuple(rate * finer if stage > 2 else rate for rate in rates)
         for unit in range(1, units[stage - 2] + 1) if rates else ():
             name = f"conv{stage}_{unit}"
             stride = 2 if (stage, unit) == (3, 1) and downsample == 8 else 1

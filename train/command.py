@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -40,7 +40,7 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
     """
 
     @functools.wraps(main)
-    def run(argv=None) -> int:
+    def run(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

@@ -50,11 +50,13 @@ def _read(folder: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         return []
     lines = file.read_bytes().decode(errors="replace").splitlines()
-    matches = [LINE.fullmatch(line) for line in lines]
-    for number, match in enumerate(matches, start=1):
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        match = LINE.fullmatch(line)
         if match is None:
             raise RunError(f"{file}: line {number}: expected a SHA-256, two spaces and a name")
-    return [match.groups() for match in matches]
+        entries.append((match[1], match[2]))
+    return entries
 
 
 def _listed(path: Path) -> set[str]:

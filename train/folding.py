@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -49,9 +49,8 @@ def fold_batch_norm(
     for convolution, norm in norms.items():
         names = [nodes[source]["name"] for source, *_ in norm["inputs"][1:]]
         weight, bias = (f"{nodes[convolution]['name']}_{kind}" for kind in ("weight", "bias"))
-        params[weight], params[bias] = _fold(
-            given[weight], *(given[name] for name in names), eps=float(norm["attrs"]["eps"])
-        )
+        eps = float(norm["attrs"]["eps"])
+        params[weight], params[bias] = _fold(given[weight], [given[name] for name in names], eps)
         for name in names:
             params.pop(name, None)
     return _without_norms(nodes, norms), params
@@ -90,14 +89,10 @@ def _without_norms(nodes: list[dict], norms: Mapping[int, dict]) -> mx.sym.Symbo
 
 
 def _fold(
-    weight: mx.nd.NDArray,
-    gamma: mx.nd.NDArray,
-    beta: mx.nd.NDArray,
-    mean: mx.nd.NDArray,
-    variance: mx.nd.NDArray,
-    eps: float,
+    weight: mx.nd.NDArray, norm: Sequence[mx.nd.NDArray], eps: float
 ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-    scale = gamma.asnumpy().astype(np.float64) / np.sqrt(variance.asnumpy() + np.float64(eps))
-    bias = beta.asnumpy() - mean.asnumpy() * scale
+    gamma, beta, mean, variance = (array.asnumpy().astype(np.float64) for array in norm)
+    scale = gamma / np.sqrt(variance + eps)
+    bias = beta - mean * scale
     folded = weight.asnumpy() * scale[:, None, None, None]
     return mx.nd.array(folded.astype(np.float32)), mx.nd.array(bias.astype(np.float32))

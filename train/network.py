@@ -35,7 +35,7 @@ def build_symbol(
         The configuration names an unknown depth, dilation, decoder or loss.
     """
     solver = config.solver
-    weights = solver.class_weights if training else ()
+    weights: tuple = solver.class_weights if training else ()
     if weights == ("auto",):  # not counted yet; the graph is as large
         weights = (1.0,) * dataset.num_classes
     try:

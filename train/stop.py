@@ -67,4 +67,4 @@ class StopWish:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name
         if number == signal.SIGINT:  # batch systems repeat the other signals
-            signal.signal(number, self._before[number])  # so that a second Ctrl-C ends at once
+            signal.signal(number, self._before[signal.SIGINT])  # a second Ctrl-C ends at once
