@@ -42,7 +42,7 @@ embedded: $(INSTALLED)  ## train the network in models/ (CAMVID=DIR WEIGHTS=FILE
 	  --out $(EMBEDDED)/imagenet.params
 	test -f $(EMBEDDED)/start.params || $(PY) tools/convert_weights.py recalibrate \
 	  $(EMBEDDED)/imagenet.params --images "$(CAMVID)/images/train" --config configs/camvid.cfg \
-	  --set network.stages=5 --out $(EMBEDDED)/start.params
+	  --out $(EMBEDDED)/start.params
 	$(TRAIN) --out $(EMBEDDED)/warm --set solver.init_from=$(EMBEDDED)/start.params \
 	  --set 'solver.freeze=conv*' --set solver.learn_bn_epochs=0 --set solver.lr=0.1 --set solver.epochs=3
 	$(TRAIN) --out $(EMBEDDED)/camvid --set solver.init_from=$(EMBEDDED)/warm

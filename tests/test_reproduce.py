@@ -134,7 +134,9 @@ def save_sbd(voc):
 def run(words):
     """Run a command in this process; it must end well."""
     command = import_module(words[0].removesuffix(".py").replace("/", "."))
-    assert command.main(words[1:]) == 0, shlex.join(words)
+    # The generated weights never learned from an image, and the check says so.
+    disagree = words[:2] == ["tools/convert_weights.py", "check"]
+    assert command.main(words[1:]) == disagree, shlex.join(words)
 
 
 def small(words):

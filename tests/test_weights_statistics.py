@@ -88,6 +88,17 @@ def test_recalibrated_weights_are_the_same_function_with_the_statistics_that_mxn
         np.testing.assert_allclose(learnt[name][1], variance, rtol=1e-2, atol=1e-5 * scale**2)
 
 
+def test_layers_that_the_network_lacks_stay_as_they_are(folded, photographs, tmp_path):
+    out = tmp_path / "true.params"
+    run("recalibrate", folded, "--images", photographs, "--out", out, "--set=network.stages=4")
+    before, after = read_params(folded), read_params(out)
+    for mine, theirs in zip(before, after):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            same = (mine[name] == theirs[name]).asnumpy().all()
+            assert same == (name.startswith("conv5") or "/bn_" not in name), name
+
+
 def test_statistics_are_those_of_numpy_over_batches_of_different_lengths():
     random = np.random.default_rng(0)
     values = random.normal(100, 3, (5, 3, 20, 12)).astype(np.float32)

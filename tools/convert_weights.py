@@ -17,20 +17,18 @@ pytorch   ImageNet weights of a ResNet-18 to 152 under the names of torchvision 
           usual standard deviation is folded into the first convolution. This is exact, also at the
           borders: both projects pad with the mean colour, which is 0 for the network.
 gluoncv   the same for the GluonCV model zoo (its v1, v1b and v1s; downloaded by gluoncv, or read
-          from --params; 45 to 240 MB; GluonCV is under Apache 2.0).
-release   the authors' Cityscapes checkpoint (260 MB, linked from github.com/TuSimple/TuSimple-DUC,
-          which states no licence) becomes a run folder.
-onnx      the parameters of the ONNX model zoo's ResNet101-DUC-7.onnx (260,681,709 bytes) or
-          -12.onnx (260,671,144 bytes; github.com/onnx/models, in
-          validated/vision/object_detection_segmentation/duc; Apache 2.0 by its README) become one.
-          Both have the network of configs/release.cfg, or of --config. predict.py, export_onnx.py
-          and solver.init_from take run folders. They were trained on Cityscapes, whose terms allow
-          non-commercial use.
+          from --params).
+release   the authors' Cityscapes checkpoint becomes a run folder.
+onnx      the parameters of the ONNX model zoo's ResNet101-DUC-7.onnx or -12.onnx become one. Both
+          have the network of configs/release.cfg, or of --config. predict.py, export_onnx.py and
+          solver.init_from take run folders.
 check     compares the batch norms' stored statistics with those of photographs, read in the order
           and with the mean of --config and --set (give the options that the conversion printed):
           it reports another channel order, scale or mean. If the statistics are folded into gamma
           and beta (mean 0, variance 1), the check is impossible.
 recalibrate  gives folded batch norms measured statistics: the same function, ready to learn BN.
+          Layers of the file that the network lacks (network.stages) stay as they are.
+list      prints each source with its address, size, licence, and when its link was last seen alive.
 
 Only parameters are read, never a graph.
 """
@@ -101,10 +99,10 @@ def recalibrated(args: argparse.Namespace) -> int:
     check_suffix(args.out)
     config, dataset, params = measured_network(args)
     files = find_photographs(args.images, args.count)
-    measured = measure(
-        build_symbol(config, dataset), params, stored(params[1]),
-        read_photographs(files, config), mx.cpu(),
-    )  # fmt: skip
+    symbol = build_symbol(config, dataset)
+    there = {output.removesuffix("_output") for output in symbol.get_internals().list_outputs()}
+    convolutions = [name for name in stored(params[1]) if name in there]
+    measured = measure(symbol, params, convolutions, read_photographs(files, config), mx.cpu())
     recalibrate(params, measured, config.network.bn_eps)
     save_arrays(args.out, join_params(*params))
     print(f"{args.out}: the same function, with batch-norm statistics of {len(files)} images")
@@ -203,14 +201,14 @@ def main(argv=None) -> int:
         other.add_argument("file", type=Path)
         other.add_argument("--config", type=Path, default=RELEASE, help="default: release.cfg")
         other.add_argument("--out", type=Path, required=True, metavar="RUN_DIR")
-    for name, run, meaning in (
-        ("check", check, "do weights belong to this preprocessing?"),
-        ("recalibrate", recalibrated, "true batch-norm statistics for folded ones"),
+    for name, run, meaning, count in (
+        ("check", check, "do weights belong to this preprocessing?", 48),
+        ("recalibrate", recalibrated, "true batch-norm statistics for folded ones", 300),
     ):
         other = kind(name, run, meaning)
         other.add_argument("params", type=Path, metavar="FILE.params")
         other.add_argument("--images", type=Path, required=True, metavar="DIR", help="photographs")
-        other.add_argument("--count", type=int, default=300, help="of them at most (300)")
+        other.add_argument("--count", type=int, default=count, help=f"of them at most ({count})")
         other.add_argument("--config", type=Path, default=BASE, help="default: base.cfg")
         other.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     other.add_argument("--out", type=Path, required=True, metavar="FILE.params")

@@ -83,8 +83,9 @@ def recalibrate(params: tuple[Params, Params], measured: Statistics, eps: float)
     ``beta' = beta + gamma (m' - m) / sqrt(v + eps)``. Both dicts are changed in place.
     """
     args, auxs = params
-    for name, (mean, variance) in stored(auxs).items():
-        new_mean, new_variance = measured[name]
+    old = stored(auxs)
+    for name, (new_mean, new_variance) in measured.items():
+        mean, variance = old[name]
         gamma, beta = (args[f"{name}/bn_{kind}"].asnumpy() for kind in ("gamma", "beta"))
         slope = gamma / np.sqrt(variance + np.float64(eps))
         new = {
