@@ -80,7 +80,9 @@ EXAMPLES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [EXAMPLES, ("network.decoder=halves",)])
+@pytest.mark.parametrize(
+    "options", [EXAMPLES, ("network.decoder=halves", "solver.loss=ohem+dice", "solver.warmup=2")]
+)
 def test_what_is_added_trains_validates_and_predicts(root, tmp_path, monkeypatch, options):
     add_examples(monkeypatch)
     monkeypatch.setitem(DECODERS, "halves", Decoder(halves, lambda down, cell: (down // 2, 1)))

@@ -13,6 +13,7 @@ from tiny_run import make_run
 
 from configs.datasets import load_dataset
 from configs.loader import load_config
+from symbols.losses import LOSSES
 from tools import quantize, summary
 from tools.bench import memory as bench
 from tools.inference.averaging import Averager
@@ -55,6 +56,17 @@ def test_frozen_layers_have_no_gradients():
             assert found == 4 * (outputs["a"] + outputs["b"])
         else:
             assert found == 4 * (count * outputs["a"] + 2 * outputs["b"])
+
+
+def test_every_loss_has_an_estimate():
+    """A loss of its own formula keeps some maps of scores more than SoftmaxOutput does."""
+    dataset, found = load_dataset("cityscapes"), {}
+    for loss in (*LOSSES, "+".join(LOSSES)):
+        config = load_config(ROOT / "configs/toy.cfg", [f"solver.loss={loss}"])
+        found[loss] = memory.TrainingMemory(config, dataset).total()
+    scores = 4 * 19 * 4 * (96 // 2) * (192 // 2)  # bytes of the scores of the batch's cells
+    for loss in set(found) - {"cross_entropy"}:
+        assert 0 < found[loss] - found["cross_entropy"] < 25 * scores
 
 
 def cgroup(folder, **values):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -76,7 +77,9 @@ def _outputs(
 ) -> list[tuple[int, bool]]:
     """Count the values of each layer's output; say whether it has a gradient."""
     internals = symbol.get_internals()
-    shapes = dict(zip(internals.list_outputs(), internals.infer_shape(data=tuple(data_shape))[1]))
+    sizes: dict[str, int] = defaultdict(int)  # of all outputs of a node
+    for number, shape in enumerate(internals.infer_shape(data=tuple(data_shape))[1]):
+        sizes[internals[number].name] += math.prod(shape)
     states = set(symbol.list_auxiliary_states())
     found, learns = [], []
     for node in json.loads(symbol.tojson())["nodes"]:
@@ -86,7 +89,7 @@ def _outputs(
             learns.append(not fixed)
             continue
         learns.append(any(learns[source] for source, *_ in node["inputs"]))
-        found.append((math.prod(shapes[f"{name}_output"]), learns[-1]))
+        found.append((sizes[name], learns[-1]))
     return found
 
 
