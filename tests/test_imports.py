@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,20 @@ def test_no_module_imports_itself_by_way_of_others():
     assert graph["train.trainer"] >= {"train.module", "train.health"}  # the graph is no empty one
     assert "train.trainer" in circles({**graph, "train.health": {"train.trainer"}})
     assert circles(graph) == set()
+
+
+def test_the_architecture_names_every_folder_and_file():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", page, re.MULTILINE))
+    inner = [path for path in MODULES if path.name != "__init__.py"]
+    for path in inner:
+        folder = str(path.relative_to(ROOT).parent)
+        assert folder in rows
+        if folder != "tools":  # its files are the commands, which README names
+            assert f"`{path.stem}`" in rows[folder], name(path)
+    named = {folder: re.findall(r"`([a-z]\w*)`", row) for folder, row in rows.items()}
+    there = {(str(path.relative_to(ROOT).parent), path.stem) for path in inner}
+    assert {(f, n) for f in {f for f, _ in there} for n in named[f]} <= there
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
