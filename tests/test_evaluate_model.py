@@ -1,11 +1,18 @@
 """evaluate.py --model: the same digits as predict.py and evaluate.py one after the other."""
 
+import base64
+import io
 import json
+import re
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_run import make_run
 
+from configs.datasets import load_dataset
 from data_iter.datasets import find_samples
+from data_iter.image_files import read_label
 from tools import evaluate, predict
 from tools.scoring.kitti import road_frame
 from tools.toy.folder import make
@@ -24,6 +31,7 @@ def toys(tmp_path_factory):
     return folder
 
 
+FILES = ("--dataset", "camvid", "--ground-truth", "g", "--predictions", "p")
 FOLDERS = {
     "cityscapes": ("", "leftImg8bit/val", "gtFine/val"),
     "kitti": ("data_road", "training/image_2", "training"),
@@ -36,8 +44,12 @@ def test_a_network_scores_as_its_predictions_do(layout, toys, tmp_path):
     root, images, truths = FOLDERS[layout]
     root = toys / layout / root
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
-    assert call(evaluate.main, "--model", run, "--data-root", root, "--json", whole) == 0
+    model = ("--model", run, "--data-root", root)
+    assert call(evaluate.main, *model, "--json", whole) == 0
     found = json.loads(whole.read_text())
+    page, beside = tmp_path / "page.html", tmp_path / "beside.json"
+    assert call(evaluate.main, *model, "--json", beside, "--report", page) == 0
+    assert json.loads(beside.read_text()) == found
     options = ["--model", run, "--out", tmp_path / "out", "--save-probabilities"]
     assert call(predict.main, root / images, *options) == 0
     options = ["--dataset", layout, "--ground-truth", root / truths, "--json", parts]
@@ -51,6 +63,26 @@ def test_a_network_scores_as_its_predictions_do(layout, toys, tmp_path):
     expected = json.loads(parts.read_text())
     assert found == expected
     assert found["images"] == 3
+    check_page(page.read_text(), found, tmp_path / "out")
+
+
+def check_page(page, found, predictions):
+    """The page has the scores, and the pictures of what predict.py wrote."""
+    if "categories" in found and "mean_iou" not in found:
+        score = found["categories"][-1]["max_f"]
+    else:
+        score = found["mean_iou"]
+    assert f">{100 * score:.2f}\n" in page
+    assert page.count("<article") == 3
+    if "mean_iou" not in found:
+        return  # KITTI's picture is the confidence above a threshold
+    painted = re.findall(r'src="data:image/png;base64,([^"]*)" alt="prediction of ([^"]*)"', page)
+    assert len(painted) == 3
+    palette = load_dataset("cityscapes").palette
+    for encoded, name in painted:
+        shown = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))))
+        (file,) = predictions.glob(f"{name}*.png")
+        np.testing.assert_array_equal(shown, palette[read_label(file)])
 
 
 def test_every_epoch_of_a_run(toys, tmp_path, capsys):
@@ -68,6 +100,7 @@ def test_every_epoch_of_a_run(toys, tmp_path, capsys):
 
 def test_options_that_do_not_go_together(tmp_path, capsys):
     for options, says in (
+        (["--report", "p.html", *FILES], "--report needs --model"),
         ([], "--dataset is needed, or --model with --data-root"),
         (["--model", "run"], "--model needs --data-root"),
         (["--model", "run", "--data-root", "d", "--predictions", "p"], "without --predictions"),

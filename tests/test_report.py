@@ -9,8 +9,9 @@ from browser import PROGRAM, Browser
 from PIL import Image
 
 from configs.datasets import load_dataset
-from tools.report import choose, main
+from tools.report import main
 from tools.reporting.evaluation import Evaluation
+from tools.reporting.page import choose
 from tools.shared.pictures import error_map, shrink, tint
 
 HW = (30, 44)
@@ -109,7 +110,7 @@ def test_the_page_has_every_measure_of_each_class(page):
 def test_layers_and_rows(folder):
     dataset = load_dataset("camvid")
     places = [folder / part for part in ("images", "truth", "out", "crf")]
-    evaluation = Evaluation(dataset, *places)
+    evaluation = Evaluation.of_folders(dataset, *places)
     layers = evaluation.layers(1)
     assert evaluation.scores["frames"][1]["name"] == NAMES[1]
     assert layers.image.shape == (*HW, 3)
@@ -121,7 +122,7 @@ def test_layers_and_rows(folder):
     assert rows["pixel accuracy"].ours == pytest.approx(100 * sum(right) / (4 * 28))
     assert rows["pixel accuracy with CRF"].ours == pytest.approx(100 * (sum(right) + 4) / (4 * 28))
     assert rows["mean IoU"].paper is None
-    without = Evaluation(dataset, *places[:3])
+    without = Evaluation.of_folders(dataset, *places[:3])
     assert without.layers(0).refined is None
     assert "pixel accuracy with CRF" not in [row.measure for row in without.rows()]
 
@@ -142,7 +143,7 @@ def test_in_a_browser(page):
         assert shown() == list(NAMES[::-1])  # worst first
         browser.run(change.format("'best'", "document.querySelector('#sort')"))
         assert shown() == list(NAMES)
-        assert browser.run("document.querySelector('#scores').rows.length") == 5
+        assert browser.run("document.querySelector('#scores').rows.length") == 10
         assert browser.run("document.querySelector('#confusion tbody').rows.length") == 11
         loaded = "[...document.querySelectorAll('article img')].every(i => i.naturalWidth == 44)"
         assert browser.run(loaded) is True

@@ -13,7 +13,7 @@ perspective or as 800x400 bird's-eye views. Other class tables also get precisio
 boundary IoU (docs/own-data.md). Scores are in % on the screen and from 0 to 1 in --json FILE. A
 missing, extra, wrong-sized or out-of-range prediction is an error. --model scores the network's
 predictions without writing them, to the same digits; --epoch all does so for every epoch whose
-parameters are in the run folder.
+parameters are in the run folder, and --report FILE also writes the HTML page of report.py.
 """
 
 from __future__ import annotations
@@ -135,6 +135,11 @@ def check_together(args: argparse.Namespace) -> None:
     missing = [name for name in FOLDERS if not getattr(args, name)]
     if not args.model and missing:
         raise ConfigError(f"{option(missing[0])} is needed, or --model with --data-root")
+    if args.report and (not args.model or args.epoch == "all"):
+        raise ConfigError(
+            "--report needs --model, and goes without --epoch all; report.py makes the page of a "
+            "folder of predictions"
+        )
 
 
 def option(name: str) -> str:
@@ -149,6 +154,13 @@ def score_model(args: argparse.Namespace, epoch: int | str) -> dict[str, Any]:
     from tools.scoring.network import score_network
 
     network = load(args.model, epoch=epoch, context=contexts(args.gpus)[0])
+    if args.report:
+        from tools.reporting.network import evaluate_network
+        from tools.reporting.page import write_page
+
+        evaluation = evaluate_network(network, args.data_root, args.split)
+        write_page(args.report, evaluation, f"{network.dataset.name}: {args.model}")
+        return evaluation.official
     return score_network(network, args.data_root, args.split)
 
 
@@ -190,7 +202,8 @@ def main(argv=None) -> int:
         choices=("label_id", "train_id"),
         help="what predictions hold (default: by their values)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all scores here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="HTML page, for --model")
     args = parser.parse_args(argv)
 
     check_together(args)

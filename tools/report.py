@@ -25,98 +25,14 @@ if not __package__:  # run as a file: make the project importable, and only the 
 from train.runtime import command  # isort: skip  # sets thread counts before anything loads
 
 import argparse
-from typing import Any
-
-import jinja2
-import numpy as np
 
 from configs.datasets import load_dataset
-from tools.reporting.evaluation import Evaluation, KittiEvaluation
+from tools.reporting.evaluation import Evaluation
+from tools.reporting.kitti import KittiEvaluation
+from tools.reporting.page import SHOWN, write_page
 from tools.reporting.runs import SCORES, compare, write_csv
-from tools.scoring.classes import MEASURES
 from tools.shared.pairs import read_frames
-from tools.shared.parallel import in_threads
-from tools.shared.pictures import colours, data_uri, error_map, shrink
-from train.atomic import atomic_write
 from train.errors import RunError
-from train.machine import PROJECT
-
-TEMPLATE = PROJECT / "tools" / "reporting" / "page.html.j2"
-WIDTH = 640  # pixels of a picture at most
-
-
-def choose(frames: list[dict[str, Any]], count: int) -> list[int]:
-    """Choose frames by number, in order: the worst and best ``count`` and each class's worst."""
-    scored = [number for number, frame in enumerate(frames) if frame["mean_iou"] is not None]
-    ranked = sorted(scored, key=lambda number: frames[number]["mean_iou"])
-    chosen = {*ranked[:count], *ranked[max(0, len(ranked) - count) :]}
-    for train_id in range(len(frames[0]["iou"])):
-        with_class = [number for number in scored if frames[number]["iou"][train_id] is not None]
-        if with_class:
-            chosen.add(min(with_class, key=lambda number: frames[number]["iou"][train_id]))
-    return sorted(chosen)
-
-
-def frame_context(evaluation: Evaluation, number: int) -> dict[str, Any]:
-    """Collect a frame's scores, and its pictures as ``data:`` for ``<img>``."""
-    layers = evaluation.layers(number)
-    dataset = evaluation.dataset
-    image = shrink(layers.image, WIDTH, photo=True)
-    truth, prediction = (shrink(m, WIDTH, photo=False) for m in (layers.truth, layers.prediction))
-    errors = error_map(image, truth, prediction, dataset.ignore_id)
-    pictures = [
-        ("input", data_uri(image, photo=True)),
-        ("ground truth", data_uri(colours(truth, dataset), photo=False)),
-        ("prediction", data_uri(colours(prediction, dataset), photo=False)),
-        ("errors", data_uri(errors, photo=True)),
-    ]
-    scores = dict(evaluation.scores["frames"][number])
-    if layers.refined is not None:
-        refined = colours(shrink(layers.refined, WIDTH, photo=False), dataset)
-        pictures.append(("with CRF", data_uri(refined, photo=False)))
-        scores["refined_iou"] = evaluation.refined["frames"][number]["mean_iou"]
-    return scores | {"pictures": pictures}
-
-
-def class_context(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Collect each class's scores, with and without CRF, and its colour."""
-    refined = evaluation.refined["classes"] if evaluation.refined else None
-    return [
-        row
-        | {
-            "color": "rgb({}, {}, {})".format(*spec.color),
-            "refined_iou": refined[train_id]["iou"] if refined else None,
-        }
-        for train_id, (row, spec) in enumerate(
-            zip(evaluation.scores["classes"], evaluation.dataset.train_classes)
-        )
-    ]
-
-
-def confusion_shares(scores: dict[str, Any]) -> list[list[float]]:
-    """Return each true class's share, 0..1, of every predicted class, and of other predictions."""
-    counts = np.array(scores["confusion"], np.float64)
-    return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist()
-
-
-def render(evaluation: Evaluation, title: str, count: int) -> str:
-    """Build the page."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    numbers = choose(evaluation.scores["frames"], count)
-    frames = in_threads(lambda number: frame_context(evaluation, number), numbers, "Painting")
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        dataset=evaluation.dataset.name,
-        images=evaluation.scores["images"],
-        rows=evaluation.rows(),
-        classes=class_context(evaluation),
-        measures=MEASURES,
-        confusion=confusion_shares(evaluation.scores),
-        frames=frames,
-        has_crf=evaluation.refined is not None,
-    )
 
 
 @command
@@ -143,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--crf", type=Path, help="folder with the CRF's results")
     add("--names", type=Path, help="file with the frames to show and score, one per line")
     add("--values", choices=("label_id", "train_id"), help="what predictions hold")
-    add("--show", type=int, default=12, help="how many of the best, and of the worst (default 12)")
+    add(
+        "--show",
+        type=int,
+        default=SHOWN,
+        help=f"of the best, and of the worst (default: {SHOWN})",
+    )
     add("--title", help="of the page (default: the data set's name)")
     add("--out", required=True, type=Path, metavar="FILE", help="the page, .html")
     curves = commands.add_parser("curves", help="loss, learning rate and mIoU of runs, as a PNG")
@@ -173,11 +94,8 @@ def _page(args: argparse.Namespace) -> int:
     kind = KittiEvaluation if dataset.layout == "kitti" else Evaluation
     names = read_frames(args.names, args.ground_truth)
     folders = (args.images, args.ground_truth, args.predictions, args.crf)
-    evaluation = kind(dataset, *folders, names, args.values)
-    page = render(evaluation, args.title or f"{dataset.name}: predictions", max(args.show, 0))
-    with atomic_write(args.out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(f"{args.out}: {evaluation.scores['images']} images, {len(page) / 1e6:.1f} MB")
+    evaluation = kind.of_folders(dataset, *folders, names, args.values)
+    write_page(args.out, evaluation, args.title, max(args.show, 0))
     return 0
 
 

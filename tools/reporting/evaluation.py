@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from configs.datasets import DatasetSpec
-from data_iter.datasets import LAYOUTS
 from data_iter.errors import DataError
-from data_iter.image_files import read_image, read_label
+from data_iter.image_files import read_image
 from data_iter.labels import to_train_ids
 from data_iter.listing import IMAGE_SUFFIXES
-from tools.scoring import cityscapes, classes, kitti
+from tools.scoring import cityscapes, classes
 from tools.shared.pairs import Names, Pair, files, find_pairs, frame_name, index
-from tools.shared.parallel import in_threads
 
 # The paper's results in %, and their tables.
 PAPER = {
@@ -43,9 +42,6 @@ class Layers(NamedTuple):
     refined: np.ndarray | None  # by the CRF
 
 
-Labels = Callable[[Pair], tuple[np.ndarray, np.ndarray]]  # truth and prediction, train ids
-
-
 class Row(NamedTuple):
     """A row of the score table, in %; a missing number is None."""
 
@@ -62,25 +58,51 @@ class Evaluation:
     ----------
     dataset : DatasetSpec
         The class table.
-    images, ground_truth, predictions : Path
-        Folders; images may lie deeper.
-    refined : Path, optional
-        Folder with the CRF's results.
-    names : sequence of str, or mapping of str to Path, optional
-        These frames only.
+    pairs : sequence of Pair
+        Label files and predictions.
+    images : mapping of str to Path
+        The image of each pair, by the pair's name.
+    refined_pairs : sequence of Pair, optional
+        Label files and the CRF's results.
     values : str, optional
         ``label_id`` or ``train_id``: what predictions hold, if their values do not decide it.
+    read : callable, optional
+        What gives a prediction, as the protocol's ``score`` takes it; by default its file.
+    threads : int, optional
+        That read and count; all that the process may use by default.
 
     Attributes
     ----------
+    official : dict
+        What the data set's protocol returns.
     scores, refined : dict
         As :func:`tools.scoring.classes.score` returns them; ``refined`` is None without a CRF.
 
     Raises ``DataError`` if a file is missing or wrong.
     """
 
+    file_reader: Any = staticmethod(classes.read_pair)
+
     def __init__(
         self,
+        dataset: DatasetSpec,
+        pairs: Sequence[Pair],
+        images: Mapping[str, Path],
+        refined_pairs: Sequence[Pair] = (),
+        values: str | None = None,
+        read: Callable[..., Any] | None = None,
+        threads: int | None = None,
+    ):
+        self.dataset, self.pairs, self._images = dataset, pairs, images
+        self.refined_pairs, self._values, self._threads = refined_pairs, values, threads
+        self._read = read or self.file_reader
+        self.official = self._score()
+        self.scores = self._score_pictures()
+        self.refined = self._score_refined() if refined_pairs else None
+
+    @classmethod
+    def of_folders(
+        cls,
         dataset: DatasetSpec,
         images: Path,
         ground_truth: Path,
@@ -88,13 +110,14 @@ class Evaluation:
         refined: Path | None = None,
         names: Names = None,
         values: str | None = None,
-    ):
-        self.dataset, self._names, self._values = dataset, names, values
-        self.pairs = self._find(ground_truth, predictions)
-        self.refined_pairs = self._find_refined(ground_truth, refined) if refined else []
-        self.scores = self._score()
-        self.refined = self._score_labels(self.refined_pairs) if refined else None
-        self._images = self._find_images(images)
+    ) -> Evaluation:
+        """Find images (they may lie deeper), label files, predictions and the CRF's results.
+
+        With ``names`` only these frames: see :func:`tools.shared.pairs.read_frames`.
+        """
+        pairs = cls._find(dataset, ground_truth, predictions, names)
+        refined_pairs = cls._find_refined(dataset, ground_truth, refined, names) if refined else ()
+        return cls(dataset, pairs, cls._find_images(dataset, images, pairs), refined_pairs, values)
 
     def layers(self, number: int) -> Layers:
         """Read the pictures of the frame ``scores["frames"][number]``."""
@@ -108,7 +131,7 @@ class Evaluation:
             )
         refined = None
         if self.refined:
-            refined = self._train_ids(self.refined_pairs[number], self.refined["values"])[1]
+            refined = self._refined_labels(self.refined_pairs[number])
         return Layers(image, truth, prediction, refined)
 
     def rows(self) -> list[Row]:
@@ -136,111 +159,66 @@ class Evaluation:
         paper, source = PAPER.get((self.dataset.name, measure), (None, ""))
         return Row(measure, None if value is None else 100 * value, paper, source)
 
-    def _find(self, ground_truth: Path, predictions: Path) -> list[Pair]:
-        return find_pairs(self.dataset.layout, ground_truth, predictions, self._names)
-
-    def _find_refined(self, ground_truth: Path, refined: Path) -> list[Pair]:
-        return self._find(ground_truth, refined)
-
     def _score(self) -> dict[str, Any]:
-        return self._score_labels(self.pairs)
+        return self._protocol.score(
+            self.pairs, self.dataset, self._values, self._threads, self._read
+        )
 
-    def _score_labels(self, pairs: list[Pair]) -> dict[str, Any]:
-        is_city = self.dataset.layout == "cityscapes"
-        protocol = cityscapes if is_city else classes
-        return protocol.score(pairs, self.dataset, self._values)
+    def _score_pictures(self) -> dict[str, Any]:
+        return self.official
+
+    def _score_refined(self) -> dict[str, Any]:
+        return self._protocol.score(self.refined_pairs, self.dataset, self._values)
+
+    @property
+    def _protocol(self) -> ModuleType:
+        return cityscapes if self.dataset.layout == "cityscapes" else classes
 
     def _labels(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        return self._train_ids(pair, self.scores["values"])
+        return self._train_ids(*self._read(pair), pair, self.scores["values"])
 
-    def _train_ids(self, pair: Pair, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        truth, prediction = classes.read_pair(pair)
+    def _refined_labels(self, pair: Pair) -> np.ndarray:
+        return self._train_ids(*classes.read_pair(pair), pair, self.refined["values"])[1]
+
+    def _train_ids(
+        self, truth: np.ndarray, prediction: np.ndarray, pair: Pair, kind: str
+    ) -> tuple[np.ndarray, np.ndarray]:
         if kind == "label_id":
             prediction = to_train_ids(prediction, self.dataset.label_lut, pair.prediction)
         return to_train_ids(truth, self.dataset.label_lut, pair.truth), prediction
 
-    def _image_name(self, file: Path) -> str:
-        return frame_name(file) if self.dataset.layout == "cityscapes" else file.stem
+    @staticmethod
+    def _find(
+        dataset: DatasetSpec, ground_truth: Path, predictions: Path, names: Names
+    ) -> list[Pair]:
+        return find_pairs(dataset.layout, ground_truth, predictions, names)
 
-    def _find_images(self, folder: Path) -> dict[str, Path]:
-        wanted = {pair.name for pair in self.pairs}
-        labels = {pair.truth for pair in self.pairs}  # a list file's may lie in the same folder
+    _find_refined = _find
+
+    @staticmethod
+    def _image_name(file: Path, layout: str) -> str:
+        return frame_name(file) if layout == "cityscapes" else file.stem
+
+    @classmethod
+    def _find_images(
+        cls, dataset: DatasetSpec, folder: Path, pairs: Sequence[Pair]
+    ) -> dict[str, Path]:
+        def name_of(file: Path) -> str:
+            return cls._image_name(file, dataset.layout)
+
+        wanted = {pair.name for pair in pairs}
+        labels = {pair.truth for pair in pairs}  # a list file's may lie in the same folder
         found = index(
             (
                 file
                 for file in files(folder, "**/*")
                 if file.suffix.lower() in IMAGE_SUFFIXES
-                and self._image_name(file) in wanted
+                and name_of(file) in wanted
                 and file not in labels
             ),
-            self._image_name,
+            name_of,
         )
         missing = sorted(wanted - found.keys())
         if missing:
             raise DataError(f"{folder}: no image {missing[0]}.* in it")
         return found
-
-
-class KittiEvaluation(Evaluation):
-    """Confidences for road: scored officially, and shown at the threshold with the largest F1.
-
-    ``official`` holds the scores in bird's-eye view; ``scores`` are those of the thresholded
-    perspective pictures.
-    """
-
-    def rows(self) -> list[Row]:
-        """List MaxF and AP of every category, then the scores of the pictures."""
-        official = [
-            self._row(f"{category['name']} {measure}", category[key])
-            for category in self.official["categories"]
-            for measure, key in (("MaxF", "max_f"), ("AP", "ap"))
-        ]
-        return official + super().rows()
-
-    def _find(self, ground_truth: Path, predictions: Path) -> list[Pair]:
-        pairs = kitti.find_kitti_pairs(ground_truth, predictions, self._names)
-        roads = [pair for pair in pairs if "_road_" in pair.name]
-        if not roads:
-            raise DataError(f"{ground_truth}: only lanes (um_lane_*) are asked for, no road frame")
-        return roads
-
-    def _find_refined(self, ground_truth: Path, refined: Path) -> list[Pair]:
-        return kitti.find_kitti_pairs(ground_truth, refined, self._names, suffixes=(".png",))
-
-    def _score(self) -> dict[str, Any]:
-        self._road = kitti.road_class(self.dataset)
-        self.official = kitti.score(self.pairs, self.dataset)
-        self._thresholds = {
-            row["name"]: row["threshold"] or 255 for row in self.official["categories"]
-        }
-        return self._count(self.pairs, self._labels)
-
-    def _score_labels(self, pairs: list[Pair]) -> dict[str, Any]:
-        return self._count(pairs, lambda pair: self._train_ids(pair, "train_id"))
-
-    def _count(self, pairs: list[Pair], read: Labels) -> dict[str, Any]:
-        def count(pair: Pair) -> classes.FrameCounts:
-            return classes.count_pixels(pair, *read(pair), self.dataset)
-
-        return classes.summary(in_threads(count, pairs, "Scoring"), "train_id", self.dataset)
-
-    def _labels(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        confidence = kitti.read_confidence(pair.prediction, self._road)
-        is_road = confidence >= self._thresholds[pair.name.rsplit("_", 1)[0]]
-        return self._truth(pair, confidence), is_road.astype(np.uint8)
-
-    def _train_ids(self, pair: Pair, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        prediction = read_label(pair.prediction)
-        return self._truth(pair, prediction), prediction
-
-    def _truth(self, pair: Pair, prediction: np.ndarray) -> np.ndarray:
-        truth = LAYOUTS["kitti"].read_label(pair.truth)
-        if truth.shape != prediction.shape:
-            raise DataError(
-                f"{pair.prediction}: it is {prediction.shape[1]}x{prediction.shape[0]}; a report "
-                f"needs the perspective of the image, {truth.shape[1]}x{truth.shape[0]}"
-            )
-        return truth
-
-    def _image_name(self, file: Path) -> str:
-        return kitti.road_frame(file.stem)

@@ -42,19 +42,35 @@ def score_network(network: Predictor, data_root: Path, split: str) -> dict[str, 
     DataError
         An image or its label is missing or wrong.
     """
+    pairs = find_samples_as_pairs(network, data_root, split)
+    if network.dataset.layout == "kitti":
+        return kitti.score(pairs, network.dataset, READERS, confidence_reader(network))
+    protocol = cityscapes if network.dataset.layout == "cityscapes" else classes
+    return protocol.score(pairs, network.dataset, "train_id", READERS, label_reader(network))
+
+
+def find_samples_as_pairs(network: Predictor, data_root: Path, split: str) -> list[Pair]:
+    """Find a split's labels, each paired with the image that the prediction is computed from."""
     dataset = network.dataset
     samples = find_samples(dataset.layout, data_root, split, dataset.home)
-    pairs = [_pair(sample, dataset.layout) for sample in samples]
-    if dataset.layout == "kitti":
+    return [_pair(sample, dataset.layout) for sample in samples]
 
-        def confidence(image: Path, road: int) -> np.ndarray:
-            return confidence_of(quantise(network.probabilities(image)[road : road + 1])[0])
 
-        return kitti.score(pairs, dataset, READERS, confidence)
+def confidence_reader(network: Predictor) -> kitti.Confidence:
+    """Return what computes the confidence map of an image, as :func:`kitti.score` takes it."""
+
+    def confidence(image: Path, road: int) -> np.ndarray:
+        return confidence_of(quantise(network.probabilities(image)[road : road + 1])[0])
+
+    return confidence
+
+
+def label_reader(network: Predictor) -> classes.Read:
+    """Return what reads a pair's truth and computes its prediction, (H, W) uint8 each."""
+    layout = LAYOUTS[network.dataset.layout]
 
     def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        truth = LAYOUTS[dataset.layout].read_label(pair.truth)
-        prediction = network.labels(pair.prediction)
+        truth, prediction = layout.read_label(pair.truth), network.labels(pair.prediction)
         if truth.shape != prediction.shape:
             raise DataError(
                 f"{pair.truth}: the label is {truth.shape[1]}x{truth.shape[0]}, its image "
@@ -62,8 +78,7 @@ def score_network(network: Predictor, data_root: Path, split: str) -> dict[str, 
             )
         return truth, prediction
 
-    protocol = cityscapes if dataset.layout == "cityscapes" else classes
-    return protocol.score(pairs, dataset, "train_id", READERS, read)
+    return read
 
 
 def _pair(sample: Sample, layout: str) -> Pair:
