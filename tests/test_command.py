@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -80,6 +81,10 @@ def test_pythons_own_switches(tmp_path, variable, value, code, said):
     [
         (MemoryError(), "error: there is not enough memory: \n"),
         (RuntimeError("bad_alloc\nStack trace"), "error: there is not enough memory: bad_alloc\n"),
+        (
+            RuntimeError("Traceback (most recent call last):\n  File x\nMXNetError: bad_alloc"),
+            "error: there is not enough memory: MXNetError: bad_alloc\n",
+        ),
         (DataError("x.png: bad"), "error: x.png: bad\n"),
         (OSError(28, "No space left on device", "y"), "error: y: No space left on device\n"),
     ],
@@ -95,3 +100,60 @@ def test_an_obstacle_is_one_line(capsys, error, said):
 def test_the_report_is_json_for_a_program(tmp_path):
     run = subprocess.run([sys.executable, ENV, "--json"], capture_output=True, check=True)
     assert re.match(r"\d+\.\d+", json.loads(run.stdout)["python"]["version"])
+
+
+@pytest.mark.parametrize(
+    ("tool", "limit"), [("predict", 700), ("evaluate", 700), ("quantize", 1100), ("serve", 1100)]
+)
+def test_too_little_memory_for_mxnet_is_said_before_it_loads(tmp_path, tool, limit):
+    """It would abort, or end by SIGSEGV; scoring files, which goes without it, still works."""
+    options = {
+        "predict": [str(tmp_path / "x.png")],
+        "evaluate": ["--model", "models/camvid", "--data-root", str(tmp_path)],
+        "quantize": ["--model", "models/camvid", "--out", str(tmp_path / "q")],
+        "serve": [],
+    }[tool]
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((9, 9, 3), np.uint8))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"tools/{tool}.py"), *options], cwd=ROOT, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit << 20, limit << 20)),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    said = f"error: this process may have {limit} MB of address space (ulimit -v); MXNet needs"
+    assert (done.returncode, done.stderr[: len(said)]) == (2, said)
+    assert done.stderr.count("\n") == 1
+
+
+def test_results_are_written_before_a_reader_leaves(tmp_path):
+    for folder in ("truth", "predicted"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "x.png"), np.zeros((9, 9), np.uint8))
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "tools/evaluate.py"), "--dataset", "camvid",
+            "--ground-truth", "truth", "--predictions", "predicted", "--json", "scores.json",
+        ],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr.read()) == (141, "")
+    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 1
+
+
+def test_curves_without_a_writable_temporary_folder_are_one_sentence(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
+    (tmp_path / "home").touch()  # no folder, so nothing can be written in it, by root either
+    code = (
+        "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']\n"
+        "from tools.report import main\n"
+        "sys.exit(main(['curves', 'run', '--out', 'curves.png']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and "temporary directory" in last
+    assert not (tmp_path / "curves.png").exists()

@@ -20,7 +20,7 @@ from types import FrameType
 from configs.errors import ConfigError
 from data_iter.errors import DataError
 
-from .errors import RunError
+from .errors import RunError, reason
 
 PROBLEMS = 1  # the work is done, and problems were found, or parts had to be left out
 MISTAKE, INTERRUPTED = 2, 130
@@ -51,6 +51,10 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
             # Python flushes standard output once more when it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return READER_LEFT
+        except SystemExit as error:  # what Rich makes of it
+            if not isinstance(error.__context__, BrokenPipeError):
+                raise
+            return READER_LEFT
         except user_errors() as error:
             print(f"error: {sentence(error)}", file=sys.stderr)
         except KeyboardInterrupt:
@@ -59,8 +63,8 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         except Exception as error:
             if not lacks_memory(error):
                 raise
-            reason = str(error).strip().splitlines()[:1]
-            print(f"error: there is not enough memory: {' '.join(reason)}", file=sys.stderr)
+            why = reason(error) if str(error) else ""
+            print(f"error: there is not enough memory: {why}", file=sys.stderr)
         return MISTAKE
 
     return run

@@ -12,6 +12,9 @@ from .command import command  # isort: skip  # first: Ctrl-C must find its handl
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
@@ -53,7 +56,6 @@ def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Contex
         # Each context uses this many threads; with twice as many threads as cores, training is four
         # times slower.
         os.environ["OMP_NUM_THREADS"] = str(max(1, machine.compute_threads() // cpus))
-    machine.check_address_space()
     import mxnet as mx
 
     if cpus is not None:
@@ -103,9 +105,29 @@ def _unusable(gpu: machine.Gpu) -> str:
     )
 
 
+class _BeforeMxnet(MetaPathFinder):
+    """Looks at the memory when MXNet is about to load, wherever that is; it finds nothing."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "mxnet":
+            with _ended_by_one_sentence():
+                machine.check_address_space()
+
+
+@contextmanager
+def _ended_by_one_sentence() -> Iterator[None]:
+    """End the program with exit code 2 where the machine cannot be used."""
+    try:
+        yield
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def _prepare() -> None:
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # else each command begins with output
-    try:
+    sys.meta_path.insert(0, _BeforeMxnet())
+    with _ended_by_one_sentence():
         machine.check_python()
         if sys.flags.optimize > 1:
             raise RunError(
@@ -117,9 +139,6 @@ def _prepare() -> None:
         os.environ["OMP_NUM_THREADS"] = str(machine.compute_threads())
         if machine.mxnet_wheel() == "mxnet-cu112":
             machine.load_cuda_libraries()
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 _prepare()

@@ -151,6 +151,7 @@ class Segmenter(PixelSegmenter):
         self.symbol, self._context = symbol, context
         self._seen = (0, 0)  # pixels of the largest image so far, and the bytes that it takes
         self._network = self._split = _Network(symbol, context)
+        self._uncut: tuple[int, ...] | None = None  # the last size that is computed as it is
         params = {**arg_params, **aux_params}
         self._params = {name: value.as_in_context(context) for name, value in params.items()}
 
@@ -159,12 +160,14 @@ class Segmenter(PixelSegmenter):
         if self.check_memory and self._float32:  # int8 and bf16 were not measured
             self._check_memory(data.shape[2], data.shape[3])
         network = self._network
-        if self._context.device_type == "cpu":
+        if self._context.device_type == "cpu" and data.shape != self._uncut:
             symbol = split_convolutions(self.symbol, {"data": data.shape})
             if symbol is not self.symbol:
                 if self._split.shape != data.shape:
                     self._split = _Network(symbol, self._context, data.shape)
                 network = self._split
+            else:
+                self._uncut = data.shape
         values = {**self._params, "data": mx.nd.array(data, self._context)}
         return network.run(values)
 
