@@ -80,7 +80,7 @@ def test_probability_maps_that_do_not_fit_are_refused_before_the_first(
     said = capsys.readouterr().err
     assert "none: the probability maps of 3 images take about " in said
     assert said.count("\n") == 1
-    assert list((tmp_path / "none").iterdir()) == []
+    assert not (tmp_path / "none").exists()
     free(int(1.2 * packed[0] * sum(pixels) / pixels[0]))  # they are packed, so it is enough
     assert save_maps(images, model, tmp_path / "packed") == 0
 
@@ -90,7 +90,7 @@ def test_a_real_disk_without_room_for_the_maps(images, model, one_megabyte, caps
         cv2.imwrite(str(images / f"{number}.png"), noise(400, 560, seed=number))
     assert save_maps(images, model, one_megabyte / "out") == 2
     assert "images take about" in capsys.readouterr().err
-    assert list((one_megabyte / "out").iterdir()) == []
+    assert not (one_megabyte / "out").exists()
 
 
 def test_toy_data_that_does_not_fit_is_refused_before_it_is_drawn(one_megabyte, capsys):
@@ -130,3 +130,15 @@ def test_a_training_looks_for_the_room_of_two_checkpoints(tmp_path, free):
     free(4 * 4 * 1500 - 1)
     with pytest.raises(RunError, match="two checkpoints"):
         checkpoint.check_first(tmp_path, params)
+
+
+def test_an_images_name_may_be_as_long_as_that_of_its_results(model, tmp_path, capsys):
+    for length, code in ((243, 0), (244, 2)):
+        image = tmp_path / f"{'n' * length}.png"
+        cv2.imwrite(str(image), noise(40, 56))
+        out = tmp_path / f"out{code}"
+        assert predict.main([str(image), "--model", str(model), "--out", str(out)]) == code
+    said = capsys.readouterr().err
+    assert "_overlay.jpg: File name too long" in said and said.count("\n") == 1
+    assert len(list((tmp_path / "out0").iterdir())) == 2
+    assert not list(tmp_path.glob("out2/*"))
