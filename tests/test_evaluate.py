@@ -158,6 +158,12 @@ def test_command_prints_and_writes_json(voc, capsys):
     out = capsys.readouterr().out
     assert "mIoU 52.38 %" in out and "pixel accuracy 70.00 %" in out
     assert "officially this mean is NaN" in out and "aeroplane" in out
+    confusion = out[out.index("where the pixels") :].splitlines()
+    numbers = next(line for line in confusion if line.endswith("20  none"))
+    for number, name in ((1, "aeroplane"), (20, "tvmonitor")):
+        column = numbers.index(f"{number:>4}  " if number == 20 else f"{number:>4}") + 3
+        above = confusion[1 : confusion.index(numbers)]
+        assert "".join(line[column : column + 1] for line in above).strip() == name
     assert json.loads((voc / "s.json").read_text())["images"] == 1
 
 

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from configs.datasets import load_dataset
 from tools import show_batch
 
 CONFIG = """
@@ -37,7 +38,10 @@ def test_the_grid_shows_crops_and_their_labels(tmp_path, capsys):
     assert show_batch.main(options) == 0
     grid = cv2.imread(str(out))[:, :, ::-1]
     gap = show_batch.GAP
-    assert grid.shape == (48 + gap, 2 * (128 + gap), 3)
+    assert grid.shape[1] == 2 * (128 + gap)
+    legend = grid[48 + gap :].reshape(-1, 3)  # has the colour of each class
+    for row in load_dataset("camvid").train_classes:
+        assert (legend == row.color).all(axis=1).sum() > 50
     first = 40 if grid[0, 0, 0] == 40 else 200
     for number, grey in enumerate((first, 240 - first)):
         left = number * (128 + gap)

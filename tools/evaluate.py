@@ -80,10 +80,13 @@ def print_scores(result: dict[str, Any], console: Console) -> None:
 
 
 def _print_confusion(result: dict[str, Any], console: Console) -> None:
-    """Print the predictions of each true class, in % of its pixels; columns numbered like rows."""
-    classes = range(len(result["classes"]))
+    """Print the predictions of each true class, in % of its pixels; columns' names run down."""
+    names = [row["name"][:15] for row in result["classes"]]
     lines = ["where the pixels of each class went, %"]
-    lines.append(f"{'':<18}" + "".join(f"{number:>4}" for number in classes) + "  none")
+    height = max(map(len, names))
+    for letters in zip(*(name.rjust(height) for name in names)):
+        lines.append((f"{'':<18}" + "".join(f"{letter:>4}" for letter in letters)).rstrip())
+    lines.append(f"{'':<18}" + "".join(f"{number:>4}" for number in range(len(names))) + "  none")
     for number, (row, counts) in enumerate(zip(result["classes"], result["confusion"])):
         total = max(sum(counts), 1)
         cells = "".join(f"{100 * count / total:>4.0f}" for count in counts[:-1])

@@ -38,9 +38,10 @@ from data_iter.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from tools.scoring.classes import values_kind
 from tools.scoring.kitti import road_frame
 from tools.shared.pairs import files, frame_name
-from tools.shared.pictures import add_legend, colours, overlay, shrink, tint
+from tools.shared.pictures import colours, overlay, shrink, tint
 from tools.shared.probabilities import read_probabilities
 from train.atomic import atomic_write
+from train.legend import add_legend
 
 GAP, CAPTION = 6, 18  # pixels: between panels, and height of the captions
 PANEL_WIDTH = 640  # pixels at most

@@ -27,12 +27,15 @@ from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
 from data_iter.cells import unpack_scores
+from tools.shared.pictures import colours, overlay
 from train.atomic import atomic_write
 from train.data import open_batches
+from train.legend import add_legend
 from train.network import cell_layout
 
 COLUMNS = 4  # samples side by side, two pictures each
 GAP = 6  # pixels of white between pictures
+DARK = 3  # ignored pixels have a third of their brightness
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
@@ -75,20 +78,19 @@ def draw(batch: mx.io.DataBatch, config: Config, dataset: DatasetSpec) -> np.nda
     feature_hw = tuple(side // (cell * block) for side in config.data.crop_hw)
     packed = batch.label[0].asnumpy().astype(np.uint8)
     labels = unpack_scores(packed, feature_hw, block).repeat(cell, 1).repeat(cell, 2)
-    colours = dataset.palette[labels]
+    painted = colours(labels, dataset)
     mean = np.asarray(config.network.mean_rgb, np.float32)
     pixels = batch.data[0].asnumpy().transpose(0, 2, 3, 1) + mean
     images = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    over = np.where(
-        (labels == dataset.ignore_id)[..., None], images // 3, images // 2 + colours // 2
-    ).astype(np.uint8)
+    ignored = (labels == dataset.ignore_id)[..., None]
+    over = np.where(ignored, images // DARK, overlay(images, painted))
     pictures = np.concatenate([images, over], axis=2)
     pictures = np.pad(pictures, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
     columns = min(COLUMNS, len(pictures))
     empty = -len(pictures) % columns
     pictures = np.pad(pictures, ((0, empty), (0, 0), (0, 0), (0, 0)), constant_values=255)
     rows = [np.hstack(list(row)) for row in np.split(pictures, len(pictures) // columns)]
-    return np.vstack(rows)
+    return add_legend(np.vstack(rows), dataset)
 
 
 if __name__ == "__main__":

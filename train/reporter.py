@@ -19,6 +19,7 @@ from configs.datasets import DatasetSpec
 from configs.schema import Solver
 
 from .checkpoint import Progress
+from .legend import add_legend
 from .run_dir import RunDir
 from .tensorboard import PICTURES, Board, strip
 from .validation import ScoredFrame
@@ -53,7 +54,7 @@ class Reporter:
     ):
         self._run, self._epochs, self._iterations = run, epochs, iterations
         self._classes = [row.name for row in dataset.train_classes] if dataset else []
-        self._palette, self._used = dataset.palette if dataset else None, used
+        self._dataset, self._used = dataset, used
         self._before = run.last_validation() if run else None
         self._board = Board(run.path, done) if run else None
         console = Console(stderr=True, markup=False)
@@ -128,8 +129,9 @@ class Reporter:
         self._bar.update(
             self._frames, total=frames, completed=number + 1, visible=number + 1 < frames
         )
-        if self._board and number < PICTURES:
-            picture = strip(frame.image, frame.truth, frame.predicted, self._palette)
+        if self._board and self._dataset and number < PICTURES:
+            parts = (frame.image, frame.truth, frame.predicted)
+            picture = add_legend(strip(*parts, self._dataset.palette), self._dataset)
             self._board.picture(iteration, f"validation/{number}", picture)
 
     def validation(self, epoch: int, iteration: int, scores: dict[str, Any]) -> None:

@@ -17,9 +17,10 @@ from data_iter.errors import DataError
 from data_iter.image_files import read_label, read_size
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 from tools.inference.predictor import Predictor
-from tools.shared.pictures import add_legend, colours, overlay
+from tools.shared.pictures import colours, overlay
 from tools.shared.probabilities import pack, quantise, write_probabilities
 from train.atomic import atomic_write, check_room, free_room
+from train.legend import add_legend
 from train.segmenter import most_probable
 
 JPEG_QUALITY = 90

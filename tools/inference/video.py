@@ -14,8 +14,9 @@ from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
 from tools.inference.images import overlapped, write_labels
 from tools.inference.predictor import Predictor
-from tools.shared.pictures import add_legend, colours, overlay
+from tools.shared.pictures import colours, overlay
 from train.errors import RunError
+from train.legend import add_legend
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4"}  # the first one that OpenCV's build has is used
 RATE = 25.0  # frames per second of a film that does not state its rate

@@ -6,14 +6,12 @@ import base64
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from configs.datasets import DatasetSpec
 
 WRONG = (226, 40, 40)  # RGB of wrong pixels in an error map, and of road in an overlay
 OVERLAY_SHARE = 0.5  # of the class colours in an overlay
 JPEG_QUALITY = 82
-SWATCH, GAP, LEGEND_FONT = 12, 6, 13  # pixels of a legend's entries
 
 
 def colours(labels: np.ndarray, dataset: DatasetSpec) -> np.ndarray:
@@ -43,30 +41,6 @@ def overlay(image: np.ndarray, painted: np.ndarray) -> np.ndarray:
 def tint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Overlay the pixels of ``mask`` (H, W) with red, as the paper's figure 6 shows road."""
     return np.where(mask[..., None], overlay(image, np.full_like(image, WRONG)), image)
-
-
-def add_legend(picture: np.ndarray, dataset: DatasetSpec) -> np.ndarray:
-    """Put the names and colours of the classes below a picture (H, W, 3) uint8 RGB.
-
-    Returns (H + h, W, 3); the width decides the number of rows of entries.
-    """
-    width = picture.shape[1]
-    font = ImageFont.load_default(LEGEND_FONT)
-    entries = [
-        (row.name, row.color, int(font.getlength(row.name))) for row in dataset.train_classes
-    ]
-    places, left, top = [], GAP, GAP
-    for _, _, length in entries:
-        if left > GAP and left + SWATCH + length + 2 * GAP > width:
-            left, top = GAP, top + SWATCH + GAP
-        places.append((left, top))
-        left += SWATCH + length + 3 * GAP
-    strip = Image.new("RGB", (width, top + SWATCH + GAP), "white")
-    pen = ImageDraw.Draw(strip)
-    for (name, color, _), (left, top) in zip(entries, places):
-        pen.rectangle((left, top, left + SWATCH, top + SWATCH), fill=tuple(color), outline="black")
-        pen.text((left + SWATCH + GAP, top - 1), name, fill="black", font=font)
-    return np.vstack([picture, np.asarray(strip)])
 
 
 def shrink(picture: np.ndarray, width: int, photo: bool) -> np.ndarray:
