@@ -1,7 +1,10 @@
 """What predict.py takes beside single images: several names, lists, patterns, videos."""
 
 import io
+import signal
+import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from data_iter.image_files import read_label
 from tools import predict
 from tools.inference.predictor import load
 from tools.inference.sources import find_sources
+from train.machine import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +32,10 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def write_film(path, count, hw=(34, 50)):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, hw[::-1])
+def write_film(path, count, hw=(34, 50), codec="mp4v"):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, hw[::-1])
     for number in range(count):
-        writer.write(np.full((*hw, 3), 40 * number, np.uint8))
+        writer.write(noise(*hw, seed=number))
     writer.release()
     return path
 
@@ -94,12 +98,73 @@ def test_films_that_cannot_be_read(run, tmp_path, capsys):
     whole = write_film(tmp_path / "cut.mp4", 5).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
     (tmp_path / "none.mp4").write_bytes(b"")
-    for name in ("cut.mp4", "none.mp4"):
+    write_film(tmp_path / "zero.avi", 0, codec="MJPG")
+    for name in ("cut.mp4", "none.mp4", "zero.avi"):
         out = tmp_path / "out"
         assert predict.main([str(tmp_path / name), "--model", str(run), "--out", str(out)]) == 2
         error = capsys.readouterr().err
         assert f"{name}: no frame can be read" in error
         assert not list(out.glob("*.mp4"))
+
+
+def test_of_a_truncated_film_what_can_be_read_is_kept(run, tmp_path, capsys):
+    whole = write_film(tmp_path / "half.avi", 12, codec="MJPG").read_bytes()
+    (tmp_path / "half.avi").write_bytes(whole[: len(whole) * 3 // 5])
+    readable = len(read_film(tmp_path / "half.avi"))
+    assert 0 < readable < 12
+    out = tmp_path / "out"
+    arguments = (tmp_path / "half.avi", "--model", run, "--out", out)
+    assert predict.main([str(a) for a in arguments]) == 2
+    assert f"12 frames announced, {readable} readable" in capsys.readouterr().err
+    assert len(read_film(out / "half_overlay.mp4")) == readable
+
+
+class Camera:
+    """Stands for ``cv2.VideoCapture``: three frames, the last of another size."""
+
+    def __init__(self, number):
+        assert number == 2
+        self.frames = [np.full((*hw, 3), 90, np.uint8) for hw in ((34, 50), (34, 50), (20, 70))]
+
+    def read(self):
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+    def get(self, what):
+        return {cv2.CAP_PROP_FPS: 0.0, cv2.CAP_PROP_FRAME_COUNT: -1.0}[what]
+
+    def release(self):
+        pass
+
+
+def test_a_camera_whose_frames_change_their_size(run, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    arguments = (2, "--model", run, "--out", out, "--save-labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "VideoCapture", Camera)
+        assert predict.main([str(a) for a in arguments]) == 0
+    assert "25 a second" in capsys.readouterr().out
+    assert [f.shape for f in read_film(out / "camera2_overlay.mp4")] == [(34, 50, 3)] * 3
+    assert read_label(out / "camera2_labels" / "000002.png").shape == (20, 70)
+
+
+def test_ctrl_c_leaves_a_film_that_plays(run, tmp_path):
+    film = write_film(tmp_path / "long.avi", 3000, codec="MJPG")
+    out = tmp_path / "out"
+    program = [sys.executable, str(PROJECT / "tools" / "predict.py"), str(film)]
+    process = subprocess.Popen(
+        [*program, "--model", str(run), "--out", str(out), "--save-labels"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not (out / "long_labels" / "000002.png").is_file():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert 3 <= len(read_film(out / "long_overlay.mp4")) < 3000
+    assert not list(out.glob(".*"))
 
 
 def test_bad_images_can_be_skipped(run, pictures, capsys):

@@ -126,6 +126,9 @@ def _ended_by_one_sentence() -> Iterator[None]:
 
 def _prepare() -> None:
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # else each command begins with output
+    # OpenCV and FFmpeg would print lines of their own beside our error where a film does not open.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     sys.meta_path.insert(0, _BeforeMxnet())
     with _ended_by_one_sentence():
         machine.check_python()

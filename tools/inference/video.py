@@ -153,14 +153,9 @@ def film_writer(out: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]
 
 
 def _open(file: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)  # otherwise OpenCV prints two lines for a missing codec
-    try:
-        for codec, name in CODECS.items():
-            writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), rate, size)
-            if writer.isOpened():
-                print(f"{file.parent}: film in {name}, {size[0]}x{size[1]}, {rate:.4g} a second")
-                return writer
-    finally:
-        cv2.setLogLevel(level)
+    for codec, name in CODECS.items():
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), rate, size)
+        if writer.isOpened():
+            print(f"{file.parent}: film in {name}, {size[0]}x{size[1]}, {rate:.4g} a second")
+            return writer
     raise RunError(f"{file}: OpenCV cannot write a film here")
