@@ -94,7 +94,7 @@ def test_a_film_becomes_a_film(run, tmp_path, capsys):
     assert not list(out.glob(".*"))
 
 
-def test_films_that_cannot_be_read(run, tmp_path, capsys):
+def test_films_that_cannot_be_read(run, tmp_path, capfd):
     whole = write_film(tmp_path / "cut.mp4", 5).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 3])
     (tmp_path / "none.mp4").write_bytes(b"")
@@ -102,8 +102,9 @@ def test_films_that_cannot_be_read(run, tmp_path, capsys):
     for name in ("cut.mp4", "none.mp4", "zero.avi"):
         out = tmp_path / "out"
         assert predict.main([str(tmp_path / name), "--model", str(run), "--out", str(out)]) == 2
-        error = capsys.readouterr().err
+        error = capfd.readouterr().err
         assert f"{name}: no frame can be read" in error
+        assert error.count("\n") == 1  # FFmpeg writes no line of its own
         assert not list(out.glob("*.mp4"))
 
 

@@ -3,7 +3,7 @@
     python tools/show_batch.py --config configs/duc_hdc.cfg --data-root DIR --out batch.png
 
 Each sample is a crop, and the crop under its label, which is unpacked from the cells of the loss.
-Ignored pixels are dark.
+Ignored pixels are dark. The classes' names and colours stand below.
 """
 
 from __future__ import annotations
