@@ -93,5 +93,5 @@ $(INSTALLED): setup.py requirements.txt pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/installed-*
 	@$(PY) -m pip uninstall -qq --yes $(OTHER_WHEEL)
-	@$(PY) -m pip install -qq -c requirements.txt -e '.[$(BUILD),onnxruntime,openvino,hub,dev]'
+	@$(PY) -m pip install -qq -c requirements.txt -e '.[$(BUILD),onnxruntime,openvino,serve,hub,dev]'
 	@touch $@
