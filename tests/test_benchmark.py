@@ -66,6 +66,8 @@ def test_sizes_and_cases_are_for_prediction(monkeypatch, capsys):
     assert asked == [{"runs": 3, "sizes": [(544, 544), (96, 128)], "cases": cases}]
     assert benchmark.main(["predict", "--sizes", "544x"]) == 2
     assert "--sizes 544,: expected HEIGHT,WIDTH" in capsys.readouterr().err
+    assert benchmark.main(["data", "--sizes", "100"]) == 2
+    assert "--sizes 100x100: expected some of 544, 880" in capsys.readouterr().err
     assert benchmark.main(["crf", *options]) == 2
     assert "--cases is an option of predict, not of crf" in capsys.readouterr().err
 
@@ -85,7 +87,7 @@ def test_training_is_measured_beside_its_bare_loop():
 
 @pytest.mark.slow
 def test_data_measures_every_mode():
-    measured = bench_data.rows(runs=1, sides=(544,), threads=(2,), frames=2, seconds=0.2)
+    measured = bench_data.rows(runs=1, frames=2, seconds=0.2)
     rows = {row["name"]: row for row in measured}
     naive = "data_naive_544_2processes"
     for mode in ("direct", "prepared_png", "prepared_jpeg", "cached"):

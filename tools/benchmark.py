@@ -47,7 +47,9 @@ def main(argv=None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     parser.add_argument("--runs", type=int, default=3, help="repetitions of everything (default 3)")
     parser.add_argument(
-        "--sizes", metavar="H[xW],...", help="predict, crf: image sizes (default 544; 512x1024)"
+        "--sizes",
+        metavar="H[xW],...",
+        help="data: crops, 544 or 880 (default 544); predict, crf: images (default 544; 512x1024)",
     )
     parser.add_argument("--cases", metavar="NAME,...", help="predict: only these backend_precision")
     args = parser.parse_args(argv)
@@ -79,9 +81,9 @@ def main(argv=None) -> int:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the subject's own options."""
     options: dict[str, Any] = {"runs": args.runs}
-    for option, subjects in (("sizes", ("predict", "crf")), ("cases", ("predict",))):
+    for option, subjects in (("sizes", ("data", "predict", "crf")), ("cases", ("predict",))):
         if getattr(args, option) and args.subject not in subjects:
-            known = " and ".join(subjects)
+            known = ", ".join(subjects)
             raise ConfigError(f"--{option} is an option of {known}, not of {args.subject}")
     if args.sizes:
         sides = [text.split("x") for text in args.sizes.split(",")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from configs.datasets import load_dataset
+from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Data, Network
 from data_iter.datasets import LAYOUTS, find_samples
@@ -36,17 +37,20 @@ JPEG_QUALITY = 95
 def rows(
     *,
     runs: int = 5,
-    sides: Sequence[int] = (544, 880),
-    threads: Sequence[int] = (1, 2),
+    sizes: Sequence[tuple[int, int]] = ((544, 544),),
+    threads: Sequence[int] = (2,),
     frames: int = FRAMES,
     seconds: float = SECONDS,
-) -> list[dict]:
-    """Measure every mode, crop size and thread count in turn; ratios are to the plain loader.
+) -> Iterator[dict]:
+    """Measure every mode and thread count in turn; ratios are to the plain loader.
+
+    ``sizes`` are the square crops of :data:`PLANS`.
 
     ``..._memory`` is the peak of the process (for the plain loader, the sum over its two
     processes). ``..._growth`` is the increase of the peak after the first epoch, over at least one
     whole epoch.
     """
+    sides = _sides(sizes)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_frames(root / "frames", frames)
@@ -54,11 +58,17 @@ def rows(
         source = FileFrames(samples, LAYOUTS["cityscapes"].read_label)
         for name, quality in (("png", None), ("jpeg", JPEG_QUALITY)):
             pack(samples, source, root / name, "train", quality)
-        found = []
         for side in sides:
             results = in_turn(_measures(root, side, threads, seconds), runs)
-            found += _rows(results, f"data_naive_{side}_2processes")
-    return found
+            yield from _rows(results, f"data_naive_{side}_2processes")
+
+
+def _sides(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    for height, width in sizes:
+        if height != width or height not in PLANS:
+            known = ", ".join(map(str, PLANS))
+            raise ConfigError(f"--sizes {height}x{width}: expected some of {known}")
+    return [side for side, _ in sizes]
 
 
 def _rows(results: dict[str, list[tuple[float, float, float]]], plain: str) -> list[dict]:

@@ -39,7 +39,7 @@ RESNET101 = (
 CASES = (
     Case("toy", "toy", TOY, 1, 20, (128, 256)),
     Case("toy", "toy", TOY, 2, 20, (128, 256)),
-    Case("resnet101_544", "duc_hdc", RESNET101, 1, 2, (544, 1088)),
+    Case("resnet101_544", "duc_hdc", RESNET101, 1, 1, (544, 1088)),
 )
 FRAMES = 12
 
