@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from data_iter.errors import DataError
 from data_iter.image_files import read_image
 from data_iter.labels import to_train_ids
 from data_iter.listing import IMAGE_SUFFIXES
-from tools.scoring import cityscapes, classes
+from tools.scoring import classes
+from tools.scoring.folder import label_protocol
 from tools.shared.pairs import Names, Pair, files, find_pairs, frame_name, index
 
 # The paper's results in %, and their tables.
@@ -160,7 +160,7 @@ class Evaluation:
         return Row(measure, None if value is None else 100 * value, paper, source)
 
     def _score(self) -> dict[str, Any]:
-        return self._protocol.score(
+        return label_protocol(self.dataset).score(
             self.pairs, self.dataset, self._values, self._threads, self._read
         )
 
@@ -168,11 +168,7 @@ class Evaluation:
         return self.official
 
     def _score_refined(self) -> dict[str, Any]:
-        return self._protocol.score(self.refined_pairs, self.dataset, self._values)
-
-    @property
-    def _protocol(self) -> ModuleType:
-        return cityscapes if self.dataset.layout == "cityscapes" else classes
+        return label_protocol(self.dataset).score(self.refined_pairs, self.dataset, self._values)
 
     def _labels(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         return self._train_ids(*self._read(pair), pair, self.scores["values"])

@@ -20,14 +20,13 @@ from tools.scoring.classes import (
     FrameCounts,
     Read,
     count_pixels,
-    or_none,
     read_pair,
     summary,
     values_kind,
 )
 from tools.shared.pairs import Pair
 from tools.shared.parallel import in_threads
-from train.metrics import mean_score
+from train.metrics import mean_score, or_none
 
 # Mean pixels per instance in the training set (cityscapesScripts, args.avgClassSize).
 AVERAGE_SIZE = {

@@ -9,7 +9,6 @@ boundary IoU (:mod:`tools.scoring.boundary`). All scores are from 0 to 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from train.metrics import (
     iou,
     joint_histogram,
     mean_score,
+    or_none,
     pixel_accuracy,
     precision,
     recall,
@@ -245,11 +245,6 @@ def _frame(frame: FrameCounts, kind: str, dataset: DatasetSpec) -> dict[str, Any
         "pixel_accuracy": or_none(pixel_accuracy(confusion)),
         "iou": [or_none(score) for score in scores],
     }
-
-
-def or_none(score: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(score) else float(score)
 
 
 def score(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from configs.datasets import DatasetSpec
 from tools.scoring import cityscapes, classes, kitti
 from tools.shared.pairs import Names, find_pairs
+
+
+def label_protocol(dataset: DatasetSpec) -> ModuleType:
+    """Return the module whose ``score`` takes the label maps of a class table."""
+    return cityscapes if dataset.layout == "cityscapes" else classes
 
 
 def score_folder(
@@ -49,5 +55,4 @@ def score_folder(
         pairs = kitti.find_kitti_pairs(ground_truth, predictions, names)
         return kitti.score(pairs, dataset, threads)
     pairs = find_pairs(dataset.layout, ground_truth, predictions, names)
-    protocol = cityscapes if dataset.layout == "cityscapes" else classes
-    return protocol.score(pairs, dataset, values, threads)
+    return label_protocol(dataset).score(pairs, dataset, values, threads)

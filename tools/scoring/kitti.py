@@ -19,12 +19,11 @@ from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_label
-from tools.scoring.classes import or_none
 from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.shared.pairs import Names, Pair, files, index, match
 from tools.shared.parallel import in_threads
 from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
-from train.metrics import joint_histogram
+from train.metrics import joint_histogram, or_none
 
 CATEGORIES = ("um_lane", "um_road", "umm_road", "uu_road")
 URBAN = CATEGORIES[1:]  # the overall score: all road frames together

@@ -10,7 +10,8 @@ import numpy as np
 from data_iter.datasets import LAYOUTS, Sample, find_samples
 from data_iter.errors import DataError
 from tools.inference.predictor import Predictor
-from tools.scoring import cityscapes, classes, kitti
+from tools.scoring import classes, kitti
+from tools.scoring.folder import label_protocol
 from tools.scoring.kitti import confidence_of, road_frame
 from tools.shared.pairs import Pair
 from tools.shared.probabilities import quantise
@@ -45,7 +46,7 @@ def score_network(network: Predictor, data_root: Path, split: str) -> dict[str, 
     pairs = find_samples_as_pairs(network, data_root, split)
     if network.dataset.layout == "kitti":
         return kitti.score(pairs, network.dataset, READERS, confidence_reader(network))
-    protocol = cityscapes if network.dataset.layout == "cityscapes" else classes
+    protocol = label_protocol(network.dataset)
     return protocol.score(pairs, network.dataset, "train_id", READERS, label_reader(network))
 
 
