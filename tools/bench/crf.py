@@ -7,7 +7,6 @@ memory is that of one refinement. A folder is then refined in parallel.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +19,11 @@ import cv2
 import numpy as np
 
 from configs.schema import Crf
-from tools.bench.measuring import in_turn, row
+from tools.bench.measuring import in_own_process, in_turn, row
 from tools.inference.dense_crf import Frame, affordable_jobs, read_frame, refine, refine_frame
 from tools.shared.parallel import in_processes
 from tools.shared.probabilities import PROBABILITY_SCALE, write_probabilities
-from train.machine import PROJECT, peak_memory
+from train.machine import peak_memory
 
 SIZES = ((512, 1024),)  # half of Cityscapes, for its whole frames take seven minutes
 CLASSES, PRESENT = 19, 10
@@ -116,11 +115,8 @@ def plain_labels(image: np.ndarray, probabilities: np.ndarray, crf: Crf) -> np.n
 def _alone(way: str, frame: Frame, folder: Path) -> dict[str, Any]:
     """Refine a frame in its own process."""
     labels = folder / f"{way}.npy"
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, way, frame.image, frame.probabilities, labels],
-        cwd=PROJECT, stdout=subprocess.PIPE, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout) | {"labels": np.load(labels)}
+    measured = in_own_process(__spec__.name, way, frame.image, frame.probabilities, labels)
+    return measured | {"labels": np.load(labels)}
 
 
 def _folder(frames: list[Frame], jobs: int) -> float:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
+
+from train.machine import PROJECT
 
 Result = TypeVar("Result")
 
@@ -23,6 +28,13 @@ def in_turn(measures: Mapping[str, Callable[[], Result]], runs: int) -> dict[str
     for name in track(turns, "measuring", console=console, disable=not console.is_terminal):
         found[name].append(measures[name]())
     return found
+
+
+def in_own_process(module: str, *arguments: object) -> Any:
+    """Run a benchmark's module as a process; return the JSON in the last line that it prints."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def row(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tools.bench.measuring import row
+from tools.bench.measuring import in_own_process, row
 from train.machine import PROJECT, peak_memory
 
 MEGABYTE = 2**20
@@ -67,11 +66,7 @@ def measure(command: Sequence[str]) -> dict[str, float]:
     """Return ``measured`` and ``estimated`` MB of a process: ``train CONFIG OPTIONS...`` or
     ``predict CONFIG HEIGHT WIDTH``.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, *command],
-        cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_own_process(__spec__.name, *command)
 
 
 def work() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.bench.measuring import in_turn, row
+from tools.bench.measuring import in_own_process, in_turn, row
 from tools.toy.folder import make
 from train.machine import PROJECT, allowed_cores, peak_memory
 
@@ -57,14 +56,11 @@ def rows(*, runs: int = 5, cases: Sequence[Case] = CASES) -> Iterator[dict[str, 
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             # Threads are set before MXNet loads, so each case has a process of its own.
-            arguments = (folder, json.dumps(case), str(runs))
-            command = [sys.executable, "-m", __spec__.name, *arguments]
-            subprocess.run(command, cwd=PROJECT, check=True)
-            yield from json.loads((Path(folder) / "rows.json").read_text(encoding="utf-8"))
+            yield from in_own_process(__spec__.name, folder, json.dumps(case), runs)
 
 
 def work() -> None:
-    """Be the process of one case: write its rows."""
+    """Be the process of one case: print its rows."""
     from train.runtime import contexts
 
     folder, text, runs = sys.argv[1:]
@@ -72,7 +68,7 @@ def work() -> None:
     data = Path(folder) / "data"
     make(data, {"layout": "cityscapes", "frames": FRAMES, "seed": 0, "hw": case.frame_hw})
     rows = _measure(case, data, Path(folder) / "run", contexts(cpus=case.contexts), int(runs))
-    (Path(folder) / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    print(json.dumps(rows))
 
 
 def _measure(case: Case, data: Path, out: Path, devices: list, runs: int) -> list[dict[str, Any]]:
