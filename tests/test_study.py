@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import closing
 
+import cv2
 import numpy as np
 import pytest
 from training import PROJECT, TINY, write_frames
@@ -15,9 +16,11 @@ from training import PROJECT, TINY, write_frames
 from configs.datasets import load_dataset
 from tools import make_toy_data
 from tools import study as command  # the room is tools.studies
+from tools.studies.figure import most_gridding
 from tools.studies.measures import gridding, size_counts, size_ious
 from tools.studies.plan import read_study
 from tools.studies.results import RESULTS, append_result, read_results
+from tools.studies.running import prediction_folder
 from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
 from tools.studies.table import tabulate
 from train.data import open_batches
@@ -137,16 +140,39 @@ def test_gridding_is_all_of_a_checkerboard_and_nothing_of_a_wide_region():
     y, x = np.mgrid[:64, :96]
     board = ((y // 4 + x // 4) % 2).astype(np.uint8)  # feature pixels of 4: period 8
     corners = 4 * 8 * 8 / (64 * 96)  # have no neighbours a period away on both sides
-    assert gridding(board, [8]) == pytest.approx(1 - corners)
-    assert gridding(board, [16]) == 0  # half a period away is the same colour again
-    assert gridding(np.zeros((64, 96), np.uint8), [8, 16]) == 0
-    assert gridding((x >= 40).astype(np.uint8), [8, 16]) == 0
+    assert gridding(board, [8]).mean() == pytest.approx(1 - corners)
+    assert not gridding(board, [16]).any()  # half a period away is the same colour again
+    assert not gridding(np.zeros((64, 96), np.uint8), [8, 16]).any()
+    assert not gridding((x >= 40).astype(np.uint8), [8, 16]).any()
     stripe = np.zeros((64, 96), np.uint8)
     stripe[:, 40:44] = 1  # one pole is no grid
-    assert gridding(stripe, [8]) == 0
+    assert not gridding(stripe, [8]).any()
     half = board.copy()
     half[:, 48:] = 0
-    assert 0.4 < gridding(half, [8]) < 0.6
+    marks = gridding(half, [8])
+    assert marks[8:-8, 8:40].all() and not marks[:, 48:].any()
+
+
+def test_the_patch_that_is_drawn_is_where_a_row_has_most_gridding(tmp_path):
+    study = read_study(write_study(tmp_path))
+    y, x = np.mgrid[:160, :200]
+    quiet = np.zeros((160, 200), np.uint8)
+    grid = quiet.copy()
+    grid[80:, 120:] = ((y // 8 + x // 8) % 2)[80:, 120:]  # period 16: 2 feature pixels of 8
+    pictures = {"duc": {"a": quiet, "b": grid}, "bilinear": {"a": quiet, "b": quiet}}
+    for row in study.rows:
+        folder = prediction_folder(tmp_path, study, row, 1)
+        folder.mkdir(parents=True)
+        for name, picture in pictures[row.name].items():
+            cv2.imwrite(str(folder / f"{name}.png"), picture)
+    shown = [(row, prediction_folder(tmp_path, study, row, 1)) for row in study.rows]
+    frame, (rows, columns) = most_gridding(shown)
+    assert frame == "b.png"
+    assert rows.start >= 80 and columns.start >= 120 and rows.stop - rows.start == 60
+    append_result(tmp_path, line(study, "duc", 1, score=0.5, ious={"building": 0.25}))
+    assert command.main(["table", str(study.path), "--out", str(tmp_path)]) == 0
+    height, width, _ = cv2.imread(str(tmp_path / "patch.png")).shape
+    assert width > height > 100  # two panels side by side
 
 
 def test_regions_are_counted_by_their_size():

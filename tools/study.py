@@ -8,8 +8,9 @@ r"""Run a comparison, rows x seeds, and tabulate it with error bars.
 OUT/results.json gets one line per run. If the command is stopped or killed, the same command
 continues, and no finished run is repeated. Several processes may share a folder. --num-parts and
 --part-index share the runs between machines; join their results.json with cat. 'table' writes
-table.md, .csv, .json and .png beside the results. --dry-run trains each row for a few seconds to
-estimate time and memory.
+table.md, .csv, .json and .png beside the results, and patch.png: the patch with most gridding, as
+each row labels it (Figure 5). --dry-run trains each row for a few seconds to estimate time and
+memory.
 """
 
 from __future__ import annotations

@@ -1,17 +1,26 @@
-"""The figure of a study: each row's seeds as points, mean and standard deviation as a bar."""
+"""The figures of a study: its table, and a patch of the rows' predictions (Figure 5)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
+import cv2
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")  # draws without a screen
 
 import matplotlib.pyplot as plt
 
-from tools.studies.plan import Study
+from configs.datasets import load_dataset
+from data_iter.image_files import read_label
+from tools.shared.pictures import colours
+from tools.studies.measures import gridding
+from tools.studies.plan import Row, Study
+from tools.studies.running import prediction_folder
+from tools.studies.scoring import periods_of
 from train.atomic import atomic_write
 
 
@@ -34,3 +43,49 @@ def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
     with atomic_write(out) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
+
+
+def draw_patch(study: Study, out: Path, picture: Path) -> None:
+    """Draw one patch as the network of each row labels it, as Figure 5 does.
+
+    The patch is a square of 3/8 of the frame's height: the one in which a row has most gridding.
+    Rows with predictions of the study's first seed in ``out`` are drawn; without any, nothing is.
+    """
+    folders = [(row, prediction_folder(out, study, row, study.seeds[0])) for row in study.rows]
+    shown = [(row, folder) for row, folder in folders if any(folder.glob("*.png"))]
+    frame, patch = most_gridding(shown) if shown else ("", ())
+    if not frame:
+        return
+    size = (2 * len(shown), 2.8)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
+    for panel, (row, folder) in zip(axes[0], shown):
+        labels = read_label(folder / frame)[patch]
+        share = 100 * gridding(labels, periods_of(row)).mean()
+        dataset = load_dataset(row.config.data.dataset)
+        panel.imshow(colours(labels, dataset), interpolation="nearest")
+        panel.set_title("\n".join(wrap(row.title, 22)) + f"\ngridding {share:.1f} %", fontsize=8)
+        panel.set_axis_off()
+    figure.suptitle(f"{study.name}, {Path(frame).stem}", fontsize=9)
+    with atomic_write(picture) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def most_gridding(shown: list[tuple[Row, Path]]) -> tuple[str, tuple[slice, slice]]:
+    """Find the frame, of those that every row has predicted, and the patch with most gridding."""
+    frames = set.intersection(
+        *({file.name for file in folder.glob("*.png")} for _, folder in shown)
+    )
+    most, where = -1.0, ("", (slice(None), slice(None)))
+    for row, folder in shown:
+        for frame in sorted(frames):
+            marks = gridding(read_label(folder / frame), periods_of(row)).astype(np.float32)
+            height, width = marks.shape
+            side = max(1, min(height * 3 // 8, width))
+            sums = cv2.boxFilter(marks, -1, (side, side), anchor=(0, 0), normalize=False)
+            sums = sums[: height - side + 1, : width - side + 1]
+            if sums.max() > most:
+                top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
+                most = float(sums.max())
+                where = frame, (slice(top, top + side), slice(left, left + side))
+    return where

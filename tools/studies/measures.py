@@ -11,8 +11,8 @@ SIZES = {"small": 0.001, "medium": 0.01, "large": 1.0}  # largest share of the i
 GROUPS = 25  # groups of neighbouring frames; the bootstrap draws a group as one
 
 
-def gridding(labels: np.ndarray, periods: Sequence[int]) -> float:
-    """Return the share of pixels, 0..1, that belong to a checkerboard pattern.
+def gridding(labels: np.ndarray, periods: Sequence[int]) -> np.ndarray:
+    """Mark the pixels, (H, W) bool, that belong to a checkerboard pattern; their mean is a share.
 
     Convolutions of dilation r compute r interleaved maps that share no input, so neighbours can
     disagree with period r feature pixels (section 3.2). A pixel counts if, along its row or its
@@ -40,7 +40,7 @@ def gridding(labels: np.ndarray, periods: Sequence[int]) -> float:
 
             same = (away(-period) == centre) & (away(period) == centre)
             marks[:, inner] |= same & (away(-half) != centre) & (away(half) != centre)
-    return float(found.mean())
+    return found
 
 
 def size_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:

@@ -51,9 +51,19 @@ class Place:
     gpus: str | None
 
     def run_folder(self, unit: Unit) -> Path:
-        """Folder of a unit. Its name holds the signature, so a changed row gets another folder."""
-        row = self.study.row(unit.network)
-        return self.out / "runs" / f"{unit.network}-{unit.seed}-{row.signature}"
+        """Folder of a unit's training."""
+        return run_folder(self.out, self.study.row(unit.network), unit.seed)
+
+
+def run_folder(out: Path, trained: Row, seed: int) -> Path:
+    """Folder of a training. Its name holds the signature, so a changed row gets another folder."""
+    return out / "runs" / f"{trained.name}-{seed}-{trained.signature}"
+
+
+def prediction_folder(out: Path, study: Study, row: Row, seed: int) -> Path:
+    """Folder of the label maps that a row's network predicts."""
+    run = run_folder(out, study.row(row.network), seed)
+    return run.with_name(f"{run.name}.{row.name}")
 
 
 def units(study: Study) -> list[Unit]:
@@ -137,7 +147,7 @@ def train(place: Place, unit: Unit, *options: str, folder: Path | None = None) -
 def predict(place: Place, unit: Unit, row: Row) -> Path:
     """Predict the study's split with the parameters after the last epoch; return the folder."""
     run = place.run_folder(unit)
-    out = run.with_name(f"{run.name}.{row.name}")
+    out = prediction_folder(place.out, place.study, row, unit.seed)
     images = link_images(place.study, row, place.data_root, place.out / "images")
     _command(
         run.with_suffix(".predict.txt"), "tools/predict.py", str(images), "--model", str(run),

@@ -25,6 +25,11 @@ def samples_of(study: Study, row: Row, data_root: Path) -> tuple[DatasetSpec, li
     return dataset, find_samples(dataset.layout, data_root, study.split, dataset.home)
 
 
+def periods_of(row: Row) -> list[int]:
+    """Give the periods of gridding that are looked for, in pixels."""
+    return [row.config.network.downsample * period for period in PERIODS]
+
+
 def link_images(study: Study, row: Row, data_root: Path, folder: Path) -> Path:
     """Fill a folder with links to the images that are scored; return it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,14 +57,13 @@ def score_run(study: Study, row: Row, predictions: Path, data_root: Path) -> dic
         urban = score_folder(dataset, truth.parent, predictions, names)["categories"][-1]
         return {"score": urban["max_f"], "ap": urban["ap"]}
     scores = score_folder(dataset, truth, predictions, names, "train_id")
-    side, classes, lut = row.config.network.downsample, dataset.num_classes, dataset.label_lut
+    periods, classes, lut = periods_of(row), dataset.num_classes, dataset.label_lut
     sizes, shares, true_shares, frames = 0, [], [], []
     for pair in find_pairs(dataset.layout, truth, predictions, names):
         label, predicted = read_pair(pair)
         label = lut[label]
-        periods = [side * period for period in PERIODS]
-        shares.append(gridding(predicted, periods))
-        true_shares.append(gridding(label, periods))
+        shares.append(gridding(predicted, periods).mean())
+        true_shares.append(gridding(label, periods).mean())
         counts = size_counts(label, predicted, classes)
         sizes = sizes + counts
         frames.append(counts.sum(axis=0)[:, [0, 2, 1]])

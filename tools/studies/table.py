@@ -104,8 +104,8 @@ def markdown(study: Study, entries: list[dict[str, Any]]) -> str:
 
 
 def write_table(study: Study, results: Results, out: Path) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.json`` and ``table.png``; return the Markdown."""
-    from tools.studies.figure import draw  # Matplotlib takes a second to load
+    """Write ``table.md``, ``.csv``, ``.json``, ``.png`` and ``patch.png``; return the Markdown."""
+    from tools.studies.figure import draw, draw_patch  # Matplotlib takes a second to load
 
     entries = tabulate(study, results)
     text = markdown(study, entries)
@@ -119,6 +119,7 @@ def write_table(study: Study, results: Results, out: Path) -> str:
         writer.writeheader()
         writer.writerows(entries)
     draw(study, entries, out / "table.png")
+    draw_patch(study, out, out / "patch.png")
     return text
 
 
