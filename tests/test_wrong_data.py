@@ -130,10 +130,16 @@ def test_wrong_exports(tmp_path, capsys, kind):
 
 
 WRONG_OPTIONS = {
-    "images": (["--images", "nowhere"], "nowhere: no such folder of images"),
     "unlabelled": (["--unlabelled", " "], "expected 'ignore' or the name of a class"),
     "out": (["--out", "taken.txt"], "taken.txt: exists already"),
 }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_that_are_not_there(tmp_path, capsys, format):
+    source, options = FORMATS[format](tmp_path / "source")
+    argv = [source, "--out", tmp_path / "own", *options, "--images", tmp_path / "nowhere"]
+    assert "nowhere: no such folder of images" in refused(import_data.main, argv, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("kind", WRONG_OPTIONS)

@@ -40,6 +40,8 @@ class Imported(NamedTuple):
 
 def read_source(path: Path, images: Path | None, colors: Path | None) -> tuple[str, Source]:
     """Detect the format of annotations by their files, and read them; also return its name."""
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: no such folder of images")
     if path.is_file():
         readers = {".json": ("COCO", coco.read), ".xml": ("CVAT", cvat.read)}
         if path.suffix.lower() not in readers:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data_iter.errors import DataError
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 
 IGNORED = None  # category of a region whose pixels are ignored
@@ -76,8 +75,6 @@ class Finder:
     """Finds image files by the names that annotations give them, in a few likely folders."""
 
     def __init__(self, asked: Path | None, *folders: Path):
-        if asked is not None and not asked.is_dir():
-            raise DataError(f"{asked}: no such folder of images")
         self._folders = [*([asked] if asked else []), *folders]
         self._by_name: dict[str, Path] = {}
         for folder in reversed(self._folders):

@@ -23,8 +23,6 @@ def read(folder: Path, images: Path | None) -> Source:
     """
     names = _names(folder)
     source, used = Source(), set()
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: no such folder of images")
     for image in list_files(images or folder, "**/*", IMAGE_SUFFIXES):
         file = _label_of(image, folder)
         lines = read_lines(file) if file else []
