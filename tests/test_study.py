@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tools.studies.plan import read_study
 from tools.studies.results import RESULTS, append_result, read_results
 from tools.studies.running import prediction_folder
 from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
-from tools.studies.table import tabulate
+from tools.studies.table import markdown, tabulate
 from train.data import open_batches
 from train.errors import RunError
 
@@ -210,6 +211,32 @@ def test_the_table_pairs_seeds_and_says_what_is_missing(tmp_path, capsys):
     assert "| 55.00 ± 7.07 |" in text and "-2.0" in text
     assert (tmp_path / "table.md").read_text() == text
     assert {"table.csv", "table.json", "table.png"} <= {f.name for f in tmp_path.iterdir()}
+
+
+def committed():
+    """Each study with committed results: its entries by row, and its folder."""
+    for folder in sorted((PROJECT / "docs/study").glob("*/")):
+        study = read_study(PROJECT / f"configs/studies/{folder.name}.yaml")
+        yield study, tabulate(study, read_results(folder, study)), folder
+
+
+def test_the_committed_tables_are_those_of_the_committed_results():
+    for study, entries, folder in committed():
+        assert markdown(study, entries) == (folder / "table.md").read_text()
+
+
+def test_the_readme_shows_the_committed_results():
+    tables = ("cityscapes256_table1", "cityscapes256_table2", "kitti_table5")
+    found = [entries for study, entries, _ in committed() if study.name in tables]
+    rows = {entry["row"]: entry for entries in found for entry in entries if entry["n"]}
+    cells = re.findall(
+        r"`(\w+)` ([\d.]+)(?: ± ([\d.]+))?, n = (\d)", (PROJECT / "README.md").read_text()
+    )
+    assert bool(cells) == bool(rows)
+    for name, mean, sd, n in cells:
+        row = rows[name]
+        assert (mean, int(n)) == (f"{100 * row['mean']:.1f}", row["n"]), name
+        assert sd == ("" if row["sd"] is None else f"{100 * row['sd']:.1f}"), name
 
 
 def start(file, data, out):
