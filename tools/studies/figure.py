@@ -35,7 +35,8 @@ def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
                 100 * entry["mean"], place, xerr=100 * (entry["sd"] or 0), fmt="|", color="black",
                 capsize=4, markersize=14,
             )  # fmt: skip
-    axes.set_yticks(range(len(entries)), [entry["title"] for entry in entries])
+    titles = ["\n".join(wrap(entry["title"], 36)) for entry in entries]
+    axes.set_yticks(range(len(entries)), titles)
     axes.invert_yaxis()
     axes.set_xlabel({"mean_iou": "mIoU", "max_f": "MaxF"}[study.metric] + ", %: seeds, mean ± sd")
     axes.set_title(study.name)
