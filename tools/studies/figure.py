@@ -60,10 +60,10 @@ def draw_patch(study: Study, out: Path, picture: Path) -> None:
     size = (2 * len(shown), 2.8)
     figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
     for panel, (row, folder) in zip(axes[0], shown):
-        labels = read_label(folder / frame)[patch]
-        share = 100 * gridding(labels, periods_of(row)).mean()
+        labels = read_label(folder / frame)
+        share = 100 * gridding(labels, periods_of(row))[patch].mean()
         dataset = load_dataset(row.config.data.dataset)
-        panel.imshow(colours(labels, dataset), interpolation="nearest")
+        panel.imshow(colours(labels[patch], dataset), interpolation="nearest")
         panel.set_title("\n".join(wrap(row.title, 22)) + f"\ngridding {share:.1f} %", fontsize=8)
         panel.set_axis_off()
     figure.suptitle(f"{study.name}, {Path(frame).stem}", fontsize=9)
