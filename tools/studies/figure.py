@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -16,12 +17,15 @@ import matplotlib.pyplot as plt
 
 from configs.datasets import load_dataset
 from data_iter.image_files import read_label
+from tools.shared.parallel import in_threads
 from tools.shared.pictures import colours
 from tools.studies.measures import gridding
-from tools.studies.plan import Row, Study
+from tools.studies.plan import METRICS, Row, Study
 from tools.studies.running import prediction_folder
 from tools.studies.scoring import periods_of
 from train.atomic import atomic_write
+
+Patch = tuple[slice, slice]  # rows, columns
 
 
 def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
@@ -38,12 +42,10 @@ def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
     titles = ["\n".join(wrap(entry["title"], 36)) for entry in entries]
     axes.set_yticks(range(len(entries)), titles)
     axes.invert_yaxis()
-    axes.set_xlabel({"mean_iou": "mIoU", "max_f": "MaxF"}[study.metric] + ", %: seeds, mean ± sd")
+    axes.set_xlabel(METRICS[study.metric] + ", %: seeds, mean ± sd")
     axes.set_title(study.name)
     axes.grid(axis="x", alpha=0.3)
-    with atomic_write(out) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    _save(figure, out)
 
 
 def draw_patch(study: Study, out: Path, picture: Path) -> None:
@@ -54,9 +56,10 @@ def draw_patch(study: Study, out: Path, picture: Path) -> None:
     """
     folders = [(row, prediction_folder(out, study, row, study.seeds[0])) for row in study.rows]
     shown = [(row, folder) for row, folder in folders if any(folder.glob("*.png"))]
-    frame, patch = most_gridding(shown) if shown else ("", ())
-    if not frame:
+    found = most_gridding(shown)
+    if found is None:
         return
+    frame, patch = found
     size = (2 * len(shown), 2.8)
     figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
     for panel, (row, folder) in zip(axes[0], shown):
@@ -67,26 +70,36 @@ def draw_patch(study: Study, out: Path, picture: Path) -> None:
         panel.set_title("\n".join(wrap(row.title, 22)) + f"\ngridding {share:.1f} %", fontsize=8)
         panel.set_axis_off()
     figure.suptitle(f"{study.name}, {Path(frame).stem}", fontsize=9)
-    with atomic_write(picture) as temporary:
+    _save(figure, picture)
+
+
+def most_gridding(shown: Sequence[tuple[Row, Path]]) -> tuple[str, Patch] | None:
+    """Find the frame and the patch with most gridding, over rows and their predictions.
+
+    Only frames that every row has predicted are looked at; None if there is none.
+    """
+    names = [{file.name for file in folder.glob("*.png")} for _, folder in shown]
+    frames = sorted(set.intersection(*names)) if names else []
+    predictions = [(row, folder / frame) for row, folder in shown for frame in frames]
+    found = in_threads(lambda prediction: _densest(*prediction), predictions, "gridding")
+    if not found:
+        return None
+    best = max(range(len(found)), key=lambda index: found[index][0])  # the first of equal ones
+    return predictions[best][1].name, found[best][1]
+
+
+def _densest(row: Row, file: Path) -> tuple[float, Patch]:
+    """Return the number of gridding pixels in the patch of a prediction that has most of them."""
+    marks = gridding(read_label(file), periods_of(row)).astype(np.float32)
+    height, width = marks.shape
+    side = max(1, min(height * 3 // 8, width))
+    sums = cv2.boxFilter(marks, -1, (side, side), anchor=(0, 0), normalize=False)
+    sums = sums[: height - side + 1, : width - side + 1]
+    top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
+    return float(sums.max()), (slice(top, top + side), slice(left, left + side))
+
+
+def _save(figure: plt.Figure, out: Path) -> None:
+    with atomic_write(out) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
-
-
-def most_gridding(shown: list[tuple[Row, Path]]) -> tuple[str, tuple[slice, slice]]:
-    """Find the frame, of those that every row has predicted, and the patch with most gridding."""
-    frames = set.intersection(
-        *({file.name for file in folder.glob("*.png")} for _, folder in shown)
-    )
-    most, where = -1.0, ("", (slice(None), slice(None)))
-    for row, folder in shown:
-        for frame in sorted(frames):
-            marks = gridding(read_label(folder / frame), periods_of(row)).astype(np.float32)
-            height, width = marks.shape
-            side = max(1, min(height * 3 // 8, width))
-            sums = cv2.boxFilter(marks, -1, (side, side), anchor=(0, 0), normalize=False)
-            sums = sums[: height - side + 1, : width - side + 1]
-            if sums.max() > most:
-                top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
-                most = float(sums.max())
-                where = frame, (slice(top, top + side), slice(left, left + side))
-    return where

@@ -23,7 +23,7 @@ from configs.loader import differences, load_config
 from configs.schema import Config
 from configs.text_files import read_yaml
 
-METRICS = ("mean_iou", "max_f")
+METRICS = {"mean_iou": "mIoU", "max_f": "MaxF"}  # and what the tables call them
 TYPES = {
     "question": str, "base": str, "metric": str, "split": str, "seeds": list, "watch": list,
     "rows": list, "name": str, "title": str, "set": dict, "paper": (int, float), "compare": str,

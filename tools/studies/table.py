@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.studies.plan import Row, Study
+from tools.studies.plan import METRICS, Row, Study
 from tools.studies.results import Results
 from tools.studies.statistics import bootstrap_interval, spread, t_interval
 from train.atomic import atomic_write
@@ -81,9 +81,9 @@ def _of_percent(figure: float | None) -> float | None:
 
 def markdown(study: Study, entries: list[dict[str, Any]]) -> str:
     """Write two Markdown tables: the scores, and the study's other measures."""
-    unit = {"mean_iou": "mIoU", "max_f": "MaxF"}[study.metric]
-    head = ["row", "paper", f"{unit} % (mean ± sd)", "n", "compared with", "difference"]
-    head += ["95%, t over seeds", "95%, bootstrap over seeds and frames", "paper's difference"]
+    head = ["row", "paper", f"{METRICS[study.metric]} % (mean ± sd)", "n", "compared with"]
+    head += ["difference", "95%, t over seeds", "95%, bootstrap over seeds and frames"]
+    head += ["paper's difference"]
     body = [
         [
             entry["title"], _number(entry["paper"], 1), _score(entry),
