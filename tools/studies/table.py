@@ -19,7 +19,7 @@ from train.atomic import atomic_write
 
 
 def tabulate(study: Study, results: Results) -> list[dict[str, Any]]:
-    """Summarise each row over its finished seeds. Scores are 0..1; a missing score is None.."""
+    """Summarise each row over its finished seeds. Scores are 0..1; a missing score is None."""
     return [_summary(study, row, results) for row in study.rows]
 
 
