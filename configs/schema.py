@@ -1,7 +1,7 @@
 """Every configuration key, once: its type, default, unit and source in the paper.
 
-Names such as a decoder's stand in the tables of the packages that build what they name, which this
-one does not import: :meth:`Config.error` is for them to say that a name is unknown.
+The packages that build decoders, depths, dilations, schedules and losses hold the tables of their
+names. This package does not import them. They report an unknown name with :meth:`Config.error`.
 
 The defaults are the settings that all of the paper's Cityscapes experiments share (section 4.1.1);
 where the paper is silent they are the constants of the authors' released code (TuSimple-DUC).
@@ -21,7 +21,7 @@ from .values import key
 
 @dataclass(frozen=True)
 class Experiment:
-    """What tells this run from others of the same settings."""
+    """What distinguishes this run from others with the same settings."""
 
     seed: int = key(0, "seeds the initialiser, the sample order and the augmentation", at_least=0)
 
@@ -36,17 +36,20 @@ class Network:
         1.0, "multiplies every channel count of the backbone", at_least=0.01, at_most=16
     )
     stem: str = key(
-        "7x7", "first layers; 3x3 = three of them, section 4.1.4", choices=("7x7", "3x3")
+        "7x7", "first layers: one 7x7, or three 3x3 (section 4.1.4)", choices=("7x7", "3x3")
     )
     stride_in: str = key("1x1", "bottleneck convolution with the stride", choices=("1x1", "3x3"))
     pool_pad: int = key(0, "padding of the 3x3/2 max-pool: 0 release, 1 GluonCV", choices=(0, 1))
     downsample: int = key(8, "input pixels per feature pixel (DS of Table 1)", choices=(4, 8))
     dilation: str = key(
-        "plain", "none, plain, conv, rf, bigger, release, or rates of res4; res5: 1,2,5,9; 5,9,17"
+        "plain",
+        "none, plain, conv, rf, bigger, release, or rates of res4; res5, as in 1,2,5,9; 5,9,17",
     )
     aspp: tuple[int, ...] = key((6, 12, 18, 24), "dilation of each parallel 3x3 path", at_least=1)
     decoder: str = key("duc", "duc, bilinear, deconv or deconv2x4 (section 4.1.2)")
-    cell: int = key(1, "DUC: side in pixels of what one prediction covers", choices=(1, 2, 4))
+    cell: int = key(
+        1, "DUC: side in pixels of the square that one prediction covers", choices=(1, 2, 4)
+    )
     bn_eps: float = key(1e-6, "added to the variance", at_least=0)
     bn_momentum: float = key(0.9995, "of the moving statistics while they are learned", at_least=0)
     mean_rgb: tuple[float, ...] = key(
@@ -65,9 +68,9 @@ class Network:
 class Data:
     """From the images of a data set to the crops of a batch."""
 
-    dataset: str = key("cityscapes", "a file of configs/datasets, or the path of one's own .yaml")
+    dataset: str = key("cityscapes", "a name in configs/datasets, or the path of your own .yaml")
     train_split: str = key("train", "split, several joined by '+', or a tab-separated list file")
-    val_split: str = key("val", "likewise; empty: no validation")
+    val_split: str = key("val", "as train_split; empty: no validation")
     patches: str = key(
         "12fold",
         "regions visited once per epoch: 12fold, 7fold (section 4.1), grid (every patch_stride and "
@@ -85,7 +88,9 @@ class Data:
         (544, 544), "height,width of a training crop", at_least=1, at_most=32768, length=2
     )
     scales: tuple[float, ...] = key(
-        (0.5, 0.75, 1.0, 1.25, 1.5), "random resize factors of the release", at_least=0.01
+        (0.5, 0.75, 1.0, 1.25, 1.5),
+        "resize factors, one drawn for each crop (default: release)",
+        at_least=0.01,
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
     jitter: tuple[float, ...] = key(
@@ -97,17 +102,21 @@ class Data:
     )
     blur: float = key(0.0, "largest random Gaussian blur, pixels (standard deviation)", at_least=0)
     rotate: float = key(0.0, "largest random rotation either way, degrees", at_least=0, at_most=180)
-    queue: int = key(4, "batches prepared ahead at most", at_least=1, at_most=1024)
-    threads: int = key(0, "that prepare batches; 0: one for each core", at_least=0, at_most=1024)
-    cache_mb: int = key(0, "keep decoded frames in memory up to so many MB; 0: none", at_least=0)
+    queue: int = key(4, "largest number of batches prepared ahead", at_least=1, at_most=1024)
+    threads: int = key(
+        0, "threads that prepare batches; 0: one for each core", at_least=0, at_most=1024
+    )
+    cache_mb: int = key(0, "MB of memory for decoded frames; 0: no cache", at_least=0)
     on_bad_sample: str = key(
-        "stop", "an unusable file ends the run, or is logged and left out", choices=("stop", "skip")
+        "stop",
+        "an unusable file: stop ends the run, skip logs it and leaves it out",
+        choices=("stop", "skip"),
     )
     max_bad_share: float = key(
         0.01, "skip: more than this share of unusable frames ends the run", at_least=0
     )
     compare_labels: bool = key(
-        False, "a resume compares the content of the training labels too, and reads them all"
+        False, "on a resume, also compare the content of the training labels, which reads them all"
     )
 
 
@@ -120,11 +129,13 @@ class Solver:
         "poly", "lr over the run: poly (paper), step (release's training), cosine to 0"
     )
     warmup: int = key(
-        0, "first iterations, in which lr rises linearly; poly and cosine follow on it", at_least=0
+        0,
+        "iterations at the start in which lr rises linearly; poly and cosine begin after them",
+        at_least=0,
     )
     power: float = key(0.9, "poly: lr * (1 - iteration / iterations) ** power", at_least=0)
     step_epochs: int = key(5, "step: epochs between two reductions of lr", at_least=1)
-    step_factor: float = key(0.5, "step: what lr is multiplied by", at_least=0)
+    step_factor: float = key(0.5, "step: factor of each reduction of lr", at_least=0)
     momentum: float = key(0.9, "of SGD", at_least=0)
     weight_decay: float = key(5e-4, "L2, on weights and BN gammas, not on biases", at_least=0)
     clip_gradient: float = key(
@@ -132,31 +143,35 @@ class Solver:
     )
     batch_size: int = key(12, "crops per iteration over all devices", at_least=1, at_most=65536)
     accumulate: int = key(
-        1, "parts that each batch is computed in, one after the other: less memory", at_least=1
+        1,
+        "parts of a batch that are computed one after the other, which needs less memory",
+        at_least=1,
     )
-    epochs: int = key(20, "visits of every patch", at_least=1, at_most=10**6)
+    epochs: int = key(20, "how often every patch is visited", at_least=1, at_most=10**6)
     stop_after: int = key(
-        0, "epochs without a better validation mIoU that end the run; 0: none do", at_least=0
+        0,
+        "end the run after this many epochs without a better validation mIoU; 0: never",
+        at_least=0,
     )
     learn_bn_epochs: int = key(
         0,
-        "first epochs that learn the BN statistics, or all; fixed after (section 4.1.3)",
+        "epochs at the start that learn the BN statistics, or all; then fixed (section 4.1.3)",
         at_least=0,
         word="all",
     )
     fixed_bn: str = key(
         "statistics",
-        "what is fixed of BN in the other epochs: its statistics (release), or all four arrays",
+        "what of BN is fixed in the other epochs: its statistics (release), or all four arrays",
         choices=("statistics", "all"),
     )
     loss: str = key(
         "cross_entropy",
-        "cross_entropy (paper), focal or ohem; any of them and dice joined by +: focal+dice",
+        "cross_entropy (paper), focal, ohem, dice, or several joined by +: focal+dice",
     )
     normalization: str = key(
         "valid",
-        "gradient: mean of the devices' means over valid pixels; over all pixels (fixed); "
-        "or the sum of those means over batch_size (release)",
+        "gradient. valid: mean of the devices' means over valid pixels; fixed: mean over all "
+        "pixels; release: sum of the devices' means over valid pixels, divided by batch_size",
         choices=("valid", "fixed", "release"),
     )
     class_weights: tuple[float, ...] = key(
@@ -169,23 +184,24 @@ class Solver:
     init_magnitude: float = key(2.34, "of Xavier(uniform, in) for new layers (release)", at_least=0)
     init_from: str = key(
         "",
-        "run folder or .params whose parameters start this run; none: random ones, though BN is "
-        "fixed",
+        "run folder or .params with the initial parameters; none: random ones even if BN is fixed",
     )
     freeze: tuple[str, ...] = key(
         (), "patterns of parameters to leave as they are: conv1_*,conv2_*"
     )
     backbone_lr_mult: float = key(1.0, "multiplies lr of the encoder's parameters", at_least=0)
-    head_lr_mult: float = key(1.0, "multiplies lr of the head's and decoder's", at_least=0)
+    head_lr_mult: float = key(
+        1.0, "multiplies lr of the head's and decoder's parameters", at_least=0
+    )
     kvstore: str = key(
         "dist_sync",
-        "how several workers' gradients meet (train/launch.py); one worker has none",
+        "how the gradients of several workers are combined (train/launch.py); one worker uses none",
         choices=("dist_sync", "dist_device_sync", "dist_async"),
     )
     checkpoint_every: int = key(
-        0, "iterations between checkpoints beside the epochs'; 0: none", at_least=0
+        0, "iterations between checkpoints within the epochs; 0: only after each epoch", at_least=0
     )
-    keep_checkpoints: int = key(3, "newest checkpoints that are kept, beside the best", at_least=1)
+    keep_checkpoints: int = key(3, "newest checkpoints that are kept, besides the best", at_least=1)
     log_every: int = key(20, "iterations between lines of the log", at_least=1)
 
     @property
@@ -198,11 +214,15 @@ class Solver:
 class Crf:
     """Fully connected CRF on top of a prediction (section 4.1.2; energy of DeepLab-V2)."""
 
-    sigma_alpha: float = key(15.0, "pixels: reach of the kernel of place and colour", at_least=0.01)
-    sigma_beta: float = key(3.0, "of 0..255: its tolerance of other colours", at_least=0.01)
-    sigma_gamma: float = key(1.0, "pixels: reach of the kernel of place alone", at_least=0.01)
-    w1: float = key(3.0, "weight of the kernel of place and colour", at_least=0)
-    w2: float = key(3.0, "weight of the kernel of place alone", at_least=0)
+    sigma_alpha: float = key(
+        15.0, "bilateral kernel: standard deviation of the position, pixels", at_least=0.01
+    )
+    sigma_beta: float = key(
+        3.0, "bilateral kernel: standard deviation of the colour, 0..255", at_least=0.01
+    )
+    sigma_gamma: float = key(1.0, "position kernel: standard deviation, pixels", at_least=0.01)
+    w1: float = key(3.0, "weight of the bilateral kernel (position and colour)", at_least=0)
+    w2: float = key(3.0, "weight of the position kernel", at_least=0)
     iterations: int = key(10, "mean-field steps (DeepLab: 10)", at_least=1, at_most=10**6)
 
 
@@ -210,7 +230,7 @@ class Crf:
 class Config:
     """One resolved experiment; immutable.
 
-    ``sources`` says of each key that was given, as ``solver.lr``, in which file or option it was.
+    ``sources`` maps each key that was given, such as ``solver.lr``, to its file or option.
     """
 
     experiment: Experiment = dataclasses.field(default_factory=Experiment)
@@ -221,7 +241,7 @@ class Config:
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def error(self, section: str, name: str, expected: str) -> ConfigError:
-        """Say that a value cannot be used, and where it was read."""
+        """Return an error that says where an unusable value was read and what was expected."""
         source = self.sources.get(f"{section}.{name}", "the default")
         found = getattr(getattr(self, section), name)
         return ConfigError(f"{source}: [{section}] {name} = {found}: expected {expected}")

@@ -14,7 +14,7 @@ CLASSES = ("road", "car [parked]")
 
 
 def truth(number):
-    """0 road in the lower half, 1 a car on it, 255 elsewhere."""
+    """Labels of a frame: 0 is road (the lower half), 1 a car on it, 255 elsewhere."""
     label = np.full(HW, 255, np.uint8)
     label[24:] = 0
     left = 4 + 3 * number
@@ -74,7 +74,7 @@ def labelme(root):
              "points": np.reshape(corners(box), (4, 2)).tolist()}
             for kind, *box in boxes(number)
         ]  # fmt: skip
-        if number == 1:  # of the same pixels
+        if number == 1:  # a rectangle of the same pixels
             left, top, right, bottom = boxes(1)[1][1:]
             shapes[1] |= {"shape_type": "rectangle", "points": [[right, bottom], [left, top]]}
         if number == 2:
@@ -106,7 +106,7 @@ def cvat(root):
             place = f'left="{left}" top="{top}" width="{width}" height="{height}"'
             runs = f"0, {width * height}"
             shape = f'<mask label="{CLASSES[1]}" rle="{runs}" {place} z_order="1"/>'
-        # Written first, and yet above: z_order counts.
+        # Written first and still drawn on top: z_order decides.
         lines += [shape, f'<polygon label="{CLASSES[0]}" points="{points}" z_order="0"/>']
         lines += ['<polyline label="kerb" points="0,0;9,9"/>', "</image>"]
     (root / "all.xml").write_text("\n".join([*lines, "</annotations>"]))

@@ -69,7 +69,7 @@ class Browser:
         return json.loads(text)
 
     def open(self, url):
-        """Load a page and wait until it is whole."""
+        """Load a page and wait until it is complete."""
         self.call("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
@@ -91,12 +91,12 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def resize(self, width, height, mobile=False):
-        """Change the window; ``mobile`` makes it a phone."""
+        """Set the size of the window; ``mobile`` emulates a phone."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=mobile,
         )  # fmt: skip
 
     def screenshot(self, path):
-        """Save what is to be seen."""
+        """Save a screenshot."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -11,7 +11,7 @@ from tools import analyse_hdc
 
 
 def gradient_of_centre(symbol, channels, hw, skip=()):
-    """Which input pixels (H, W) have a gradient from the output's centre, all weights positive."""
+    """Tell which input pixels (H, W) influence the output's centre; all weights are positive."""
     executor = symbol.simple_bind(mx.cpu(), data=(1, channels, *hw), grad_req="write")
     for name, array in executor.arg_dict.items():
         array[:] = 1 / np.prod(array.shape[1:]) if name.endswith("weight") else 1.0
@@ -107,6 +107,7 @@ def test_a_config_brings_depth_and_downsample(capsys, tmp_path):
 
 
 def test_the_picture_is_figure_2(tmp_path, capsys):
+    """Its last panel marks the centre in red, and the covered pixels in blue."""
     report(capsys, "1,2,2", "--out", tmp_path / "f.png")
     pixels = np.array(Image.open(tmp_path / "f.png"))
     last = pixels[30:290, 20 + 2 * 280 : 280 + 2 * 280]

@@ -1,4 +1,4 @@
-"""Scales, mirror images and tiles against what each of them means."""
+"""Averaging over scales, mirror images and tiles, against a separate computation of each."""
 
 import cv2
 import numpy as np
@@ -30,13 +30,13 @@ class Brightness(PixelSegmenter):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    # A receptive field that is small enough for tiles of a test.
+    # Its receptive field is small enough for the small tiles of these tests.
     run = make_run(tmp_path_factory.mktemp("tiles") / "run", dilation="none", aspp=(1,))
     return load_segmenter(run.path)[0]
 
 
 def ramp(height, width):
-    """Linear in both directions: bilinear resizing keeps it, but for the outermost pixels."""
+    """An image that bilinear resizing keeps, except at its borders: linear in both directions."""
     y, x = np.mgrid[:height, :width]
     return np.repeat((2 * x + y)[:, :, None], 3, 2).astype(np.uint8)
 
@@ -107,10 +107,10 @@ def test_tiles_equal_the_whole_image(tiny, scales, wide):
     whole = averager.probabilities(image)
     np.testing.assert_allclose(tiled.probabilities(image), whole, atol=1e-4)
     assert (tiled.labels(image) == whole.argmax(0)).mean() > 0.9999
-    assert np.abs(halved.probabilities(image) - whole).max() < 0.1  # near, and nothing moved
+    assert np.abs(halved.probabilities(image) - whole).max() < 0.1  # close, so nothing is misplaced
 
 
-@pytest.mark.parametrize("width", [509, 487, 480])  # no multiple of 8, of 32; both
+@pytest.mark.parametrize("width", [509, 487, 480])  # 509, 487: multiples of neither 8 nor 32
 def test_mirrored_tiles_equal_the_mirrored_whole_image(tiny, width):
     overlap = -(-2 * tiny.receptive_radius // 32) * 32
     image = noise(19, width)
@@ -138,6 +138,7 @@ def test_spans_by_hand():
 
 
 def test_settings_that_make_no_sense(tiny):
+    """Each is refused with the option's name."""
     for arguments, message in (
         ({"scales": ()}, "--scales"),
         ({"scales": (0.0, 1.0)}, "--scales"),

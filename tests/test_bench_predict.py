@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 
-BACKENDS = ("mxnet", "openvino")  # that have cases in bf16
+BACKENDS = ("mxnet", "openvino")  # those with cases in bf16
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_rows_name_what_was_measured(tmp_path, capsys):
     by_name = {row["name"]: row for row in rows}
     progress = capsys.readouterr().err
     assert "64x96: loading openvino_int8" in progress
-    left_out = progress.count("left out: ")  # bf16, on processors without it
+    left_out = progress.count("left out: ")  # the bf16 cases, on processors without bf16
     assert left_out == sum(f"predict_{kind}_bf16_64x96" not in by_name for kind in BACKENDS)
     assert len(by_name) == len(rows) == 17 - 2 * left_out
     int8 = by_name["predict_mxnet_int8_64x96"]
@@ -39,7 +39,7 @@ def test_rows_name_what_was_measured(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_some_cases_alone(tmp_path):
-    """MXNet in fp32 is always there; a ratio only where its other case is."""
+    """MXNet in fp32 is always measured; a row has a ratio only if its reference was measured."""
     config = make_run(tmp_path / "run").path / "config.cfg"
     options = {"sizes": [(64, 64), (32, 64)], "config": config}
     rows = list(bench_predict.rows(runs=1, cases=["openvino_int8"], **options))

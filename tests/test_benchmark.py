@@ -30,7 +30,7 @@ def test_measures_take_turns_and_ratios_are_run_by_run():
 
 
 def test_peak_memory_is_the_process_own():
-    """A process that is started by a large one is not large itself."""
+    """The peak of a process does not include the memory of the process that started it."""
     held = bytearray(os.urandom(1)) * 400_000_000
     code = (
         "import train.machine as m; small = m.peak_memory(); b = bytearray(2**28);"

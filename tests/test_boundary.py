@@ -1,4 +1,4 @@
-"""Boundary IoU against counts made by hand and against the authors' way, mask by mask."""
+"""Boundary IoU against counts made by hand and against the authors' method on single masks."""
 
 import json
 import math
@@ -69,7 +69,7 @@ def test_of_several_sizes_against_masks():
 
 @pytest.fixture
 def own(tmp_path):
-    """Write labels with ids 3 (road) and 7 (car) and predictions of them."""
+    """Write a label file with ids 3 (road) and 7 (car), and predictions in label and train ids."""
     (tmp_path / "own.yaml").write_text(
         "name: own\nclasses: [{name: road, id: 3}, {name: '[car]', id: 7}, {name: sky, id: 9}]\n"
     )

@@ -68,6 +68,7 @@ def test_a_list_of_thread_counts_is_read_as_openmp_reads_it(tmp_path, value):
     [("PYTHONWARNINGS", "error", 0, ""), ("PYTHONOPTIMIZE", "2", 2, "error: python -OO")],
 )
 def test_pythons_own_switches(tmp_path, variable, value, code, said):
+    """Warnings as errors do no harm; python -OO, which strips docstrings, is refused."""
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((9, 9, 3), np.uint8))
     run = subprocess.run(
         [sys.executable, PREDICT, "x.png"], cwd=tmp_path, timeout=120, capture_output=True,
@@ -106,7 +107,7 @@ def test_the_report_is_json_for_a_program(tmp_path):
     ("tool", "limit"), [("predict", 700), ("evaluate", 700), ("quantize", 1100), ("serve", 1100)]
 )
 def test_too_little_memory_for_mxnet_is_said_before_it_loads(tmp_path, tool, limit):
-    """It would abort, or end by SIGSEGV; scoring files, which goes without it, still works."""
+    """MXNet would abort or crash by SIGSEGV."""
     options = {
         "predict": [str(tmp_path / "x.png")],
         "evaluate": ["--model", "models/camvid", "--data-root", str(tmp_path)],
@@ -143,7 +144,7 @@ def test_results_are_written_before_a_reader_leaves(tmp_path):
 def test_curves_without_a_writable_temporary_folder_are_one_sentence(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/log.jsonl").write_text('{"iteration": 1, "loss": 2.5}\n')
-    (tmp_path / "home").touch()  # no folder, so nothing can be written in it, by root either
+    (tmp_path / "home").touch()  # a file: not even root can write below it
     code = (
         "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']\n"
         "from tools.report import main\n"

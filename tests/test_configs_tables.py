@@ -41,7 +41,7 @@ class Row:
     stem: str = "7x7"
     downsample: int = 8
     classes: int = 19
-    epochs: tuple = (0, 20)  # that learn BN statistics, and all
+    epochs: tuple = (0, 20)  # those that learn BN statistics, and all
     split: str = "train"
 
 
@@ -126,13 +126,13 @@ def parameters_by_hand(row):
 
 
 def launch_command(name):
-    """With weights: the fixed BN statistics of random ones let 101 layers overflow (README)."""
+    """Start from weights: random ones with fixed BN statistics overflow in 101 layers (README)."""
     command = f"# python train/train_model.py --config configs/{name}.cfg --data-root DIR"
     return f"{command} --set solver.init_from=WEIGHTS"
 
 
 def test_release_and_its_training_are_two_configs():
-    """As in the release's network and in its train_cityscapes.cfg."""
+    """They have the values of the release's network and of its train_cityscapes.cfg."""
     network, training = (
         load_config(CONFIGS / f"{name}.cfg") for name in ("release", "release_training")
     )
@@ -207,7 +207,7 @@ def test_full_graph_at_its_own_patch_size(name):
     early = {101: ([1] * 3, [1] * 4), 152: ([1] * 3, [1] * 8)}[row.depth]
     for stage, rates in zip((2, 3, 4, 5), (*early, *row.rates)):
         found = [attributes[f"conv{stage}_{u}_3x3"]["dilate"] for u in range(1, len(rates) + 1)]
-        times = finer if stage > 2 else 1  # at DS 4 res3 no longer strides: all from there on
+        times = finer if stage > 2 else 1  # at DS 4 res3 has no stride: higher rates from there on
         assert found == [f"({r * times}, {r * times})" for r in rates]
         assert f"conv{stage}_{len(rates) + 1}_3x3" not in attributes
 
@@ -232,6 +232,7 @@ def test_head_of_each_row(name):
 
 @each_row
 def test_narrow_version_is_the_same_graph_and_learns(name):
+    """The gradients are finite; those of the head and of most other arrays are not zero."""
     row = ROWS[name]
     config, dataset = load(name, "network.width=0.02")
     narrow = build_symbol(config, dataset, learn_bn=True)
@@ -262,7 +263,7 @@ def test_narrow_version_is_the_same_graph_and_learns(name):
 
 @pytest.fixture(scope="module")
 def data_roots(tmp_path_factory):
-    """The smallest tree of each data set that has every split the configs name."""
+    """Write the smallest tree of each data set that has every split of the configs."""
     root = tmp_path_factory.mktemp("data")
     files = ["kitti/training/image_2/um_000000.png", "kitti/training/gt_image_2/um_road_000000.png"]
     for split, kind in (("train", "gtFine"), ("val", "gtFine"), ("train_extra", "gtCoarse")):

@@ -1,4 +1,4 @@
-"""Weights of other projects in, the same function out."""
+"""Converted weights of other projects compute the same function as the originals."""
 
 import mxnet as mx
 import numpy as np
@@ -47,7 +47,7 @@ def zoo_net(name, file):
 
 
 def stages_of(net, data):
-    """Outputs of GluonCV's four stages at stride 8: its last two stages' strides are undone."""
+    """Outputs of GluonCV's four stages at stride 8: the strides of the last two are removed."""
     if hasattr(net, "layer1"):
         body = [net.conv1, net.bn1, net.relu, net.maxpool]
         stages = [net.layer1, net.layer2, net.layer3, net.layer4]
@@ -176,9 +176,9 @@ def test_a_release_checkpoint_becomes_a_run_folder(small, tmp_path, capsys):
 
 
 def onnx_file(path, params, symbol, rename=None):
-    """An ONNX file with the tensors and a node per layer that has some.
+    """Write an ONNX file with the tensors and one node for each layer that has some.
 
-    In the authors' graph, and so in a file of it, a block's projection follows its branch.
+    In the authors' graph, and so in an export of it, a block's projection follows its branch.
     """
     layers = {}
     for name in (n.name for n in symbol.get_internals() if n.name in params):

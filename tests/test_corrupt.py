@@ -1,4 +1,4 @@
-"""Damaged copies of images: what each kind does, by hand, and the command."""
+"""Damaged copies of images: each kind of damage checked by hand, and the command."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The CRF against a plain call of pydensecrf and a written-out mean field; search; processes."""
+"""The CRF against a plain call of pydensecrf and a mean-field step in NumPy; its commands."""
 
 import csv
 import dataclasses
@@ -69,7 +69,7 @@ def test_labels_are_those_of_a_plain_call(crf):
 
 
 def maps(kind, regions, random):
-    """Probabilities (5, h, w) of three of five classes: none, little or much to refine."""
+    """Probabilities (5, h, w) of five classes that leave little or much to refine, by ``kind``."""
     wrong = random.random(regions.shape)
     flipped = np.where(wrong < 0.3, random.integers(0, 3, regions.shape), regions)
     hard = np.stack([flipped == train_id for train_id in range(5)]).astype(np.float32)
@@ -77,7 +77,7 @@ def maps(kind, regions, random):
         return hard
     if kind == "uniform":
         return np.full_like(hard, 0.2)
-    if kind == "graded":  # each class prevails somewhere, and blends into the next
+    if kind == "graded":  # each class wins somewhere, with smooth transitions
         ramp = np.linspace(0, 2, regions.shape[1])[None]
         scores = np.stack([np.exp(-((ramp - k) ** 2)) + 0 * regions for k in range(3)])
         scores = np.concatenate([scores, np.full((2, *regions.shape), 1e-4)])
@@ -105,7 +105,7 @@ def test_every_step_is_computed_at_every_point_of_a_grid(kind):
 
 
 def test_a_first_step_that_flips_nothing_is_not_the_last():
-    """As measured by an audit: no label changes in two steps, and then most of what is wrong."""
+    """Two steps change no label, and the next ones correct most of the wrong labels."""
     random = np.random.default_rng(0)
     regions = random.integers(0, 3, (7, 9)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
     image = (60 + 50 * regions[..., None] + np.zeros(3)).astype(np.uint8)
@@ -206,7 +206,7 @@ def test_probabilities_are_exact_to_their_bound(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two images, their maps of CamVid's 11 classes, and their label files."""
+    """Write two images, probability maps of CamVid's 11 classes, and label files."""
     for number, hw in enumerate((HW, (51, 64))):
         image, probabilities, regions = scene(hw, classes=11, present=3, seed=number)
         name = f"frame{number}"
@@ -224,6 +224,7 @@ def command(folder, *more):
 
 
 def test_crf_command(folder):
+    """The pictures are those of a plain call, and --resume computes only what is missing."""
     config = folder / "my.cfg"
     config.write_text("[crf]\niterations = 3\n")
     run = command(folder, "--out", folder / "out", "--config", config, "--set", "crf.w1=4")
@@ -280,12 +281,12 @@ def test_search_finds_the_best_point_and_resumes(folder, capsys):
     printed = capsys.readouterr().out
     with (folder / "search/points.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5  # 2 x 2 points (3 and 3.0 are one) and the prediction as it is
+    assert len(rows) == 5  # 2 x 2 points (3 and 3.0 are equal) and the unrefined prediction
     scores = [float(row["mean_iou"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert [row["w1"] for row in rows].count("") == 1
 
-    # A row's score, from pictures that the CRF command writes.
+    # The best row's score, from the labels that the CRF gives at that point.
     best = load_config(folder / "search/best.cfg").crf
     assert {field: str(value) for field, value in vars(best).items()}.items() <= rows[0].items()
     assert f"sigma_beta = {best.sigma_beta}" in printed
@@ -298,7 +299,7 @@ def test_search_finds_the_best_point_and_resumes(folder, capsys):
     ious = hits / (confusion.sum(0) + confusion.sum(1) - hits)
     assert scores[0] == pytest.approx(ious.mean())
 
-    # Interrupted: two results and half a line are there, and only the others are worked on.
+    # After an interruption, two results and half a line exist; only the others are computed.
     journal = folder / "search/search.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 2 * 5

@@ -1,4 +1,4 @@
-"""The official folder layouts, list files, and what is missing from them."""
+"""The official folder layouts and list files, and the errors for what is missing."""
 
 import numpy as np
 import pytest
@@ -130,12 +130,17 @@ def test_voc_reads_mat_files_and_both_kinds_of_png(tmp_path):
         found = LAYOUTS["voc"].read_label(tmp_path / name)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, label)
-    (tmp_path / "bad.mat").write_bytes(b"MATLAB")
-    with pytest.raises(DataError, match=r"bad\.mat"):
-        LAYOUTS["voc"].read_label(tmp_path / "bad.mat")
+    savemat(tmp_path / "packed.mat", {"GTcls": segmentation}, do_compression=True)
+    packed = bytearray((tmp_path / "packed.mat").read_bytes())
+    packed[len(packed) // 2] ^= 255  # zlib notices
+    for content in (b"MATLAB", packed):
+        (tmp_path / "bad.mat").write_bytes(content)
+        with pytest.raises(DataError, match=r"bad\.mat"):
+            LAYOUTS["voc"].read_label(tmp_path / "bad.mat")
 
 
 def test_list_files(tmp_path):
+    """Comments and empty lines are skipped, and samples are sorted by their image."""
     touch(tmp_path, "a/2.png", "a/1.jpg", "b/2.png", "b/1.png")
     (tmp_path / "my.txt").write_text("# image<tab>label\na/2.png\tb/2.png\n\na/1.jpg\tb/1.png\n")
     assert find_samples("folders", tmp_path, "my.txt") == [

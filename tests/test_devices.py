@@ -26,7 +26,7 @@ def root(tmp_path_factory):
 
 
 def trained(root, devices, *settings, state=None, steps=STEPS):
-    """Parameters after some steps with frozen BN on the same global batches."""
+    """Train some steps with fixed BN on the same global batches; return the parameters."""
     overrides = ["solver.learn_bn_epochs=0", "solver.init_magnitude=0.7", *settings]
     config = load_config(root / "tiny.cfg", overrides)
     dataset = load_dataset(config.data.dataset)
@@ -71,7 +71,7 @@ def test_one_two_and_four_devices_agree_with_fixed_normalisation(root):
 
 @pytest.mark.parametrize("loss", ["focal", "ohem"])
 def test_other_losses_agree_over_devices_and_parts(root, loss):
-    """Untrained, no cell is easy; so OHEM's choice does not depend on who shares a device."""
+    """No cell is easy for an untrained network, so OHEM chooses all of them on every device."""
     same = ("solver.normalization=fixed", UNEQUAL, "solver.class_weights=1,3,1,1,1,1,1,1,1,1,0.5")
     one = trained(root, 1, *same, f"solver.loss={loss}")
     assert distance(one, trained(root, 2, *same, f"solver.loss={loss}")) < 1e-5
@@ -85,12 +85,12 @@ def test_they_agree_with_valid_normalisation_where_the_valid_pixels_are_as_many(
     one, two, four = (trained(root, n, "data.scales=1") for n in (1, 2, 4))
     assert distance(one, two) < 1e-5
     assert distance(one, four) < 1e-5
-    # The control, and a fact worth knowing: each device takes the mean over its own valid pixels.
+    # The control: otherwise they differ, as each device averages over its own valid pixels.
     assert distance(trained(root, 1, UNEQUAL), trained(root, 2, UNEQUAL)) > 1e-4
 
 
 def slice_gradient(config, dataset, params, batch, part):
-    """Gradient of the mean loss over the valid pixels of some crops of a batch, by itself."""
+    """Gradient of the mean loss over the valid pixels of the crops ``part`` of a batch."""
     executor = build_symbol(config, dataset).bind(
         mx.cpu(),
         {
@@ -109,7 +109,7 @@ def slice_gradient(config, dataset, params, batch, part):
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("normalization", ["release", "valid"])
 def test_a_step_is_the_formula_of_its_normalisation(root, devices, normalization):
-    """valid: lr times the mean of the devices' means; release: their sum over the crops."""
+    """valid: lr times the mean of the devices' means; release: lr times their sum / crops."""
     settings = ("solver.weight_decay=0", "solver.clip_gradient=0", "solver.lr=0.5", UNEQUAL)
     overrides = ["solver.init_magnitude=0.7", f"solver.normalization={normalization}", *settings]
     config = load_config(root / "tiny.cfg", overrides)
@@ -159,7 +159,7 @@ def test_frozen_parameters_stay_and_multipliers_multiply(root):
     still = trained(root, 2, "solver.backbone_lr_mult=0", *no_decay)
     for name, value in still.items():
         assert np.array_equal(value, start[name]) == (not name.startswith("fc1_")), name
-    # Head alone, twice its rate by either key.
+    # The head alone is trained, at twice the rate, by either key.
     alone = ("solver.backbone_lr_mult=0", *no_decay)
     double = trained(root, 1, "solver.head_lr_mult=2", *alone)
     assert distance(double, trained(root, 1, "solver.lr=0.1", *alone)) < 1e-6
@@ -189,7 +189,7 @@ def test_a_batch_in_parts_is_the_whole_batch(tmp_path):
 
 @pytest.mark.parametrize("normalization", ["valid", "release"])
 def test_parts_of_a_batch_count_like_devices(root, normalization):
-    """Each takes the mean over its own valid pixels."""
+    """Each part takes the mean over its own valid pixels, as a device does."""
     same = (UNEQUAL, f"solver.normalization={normalization}")
     four = trained(root, 4, *same)
     for devices, parts in ((1, 4), (2, 2)):

@@ -1,4 +1,4 @@
-"""What is read again is checked: a flipped bit is told, never read as something else."""
+"""Files are checked when they are read again: damage is reported, never read as content."""
 
 import dataclasses
 import errno
@@ -34,7 +34,7 @@ def test_a_sealed_text_has_no_bit_that_changes_its_content(indent):
         damaged = bytearray(text)
         damaged[place // 8] ^= 1 << place % 8
         try:
-            assert unseal(damaged.decode()) == content  # white space, say
+            assert unseal(damaged.decode()) == content  # white space, for example
         except ValueError:
             continue
 
@@ -71,7 +71,7 @@ def test_a_damaged_file_of_a_run_folder_is_named(converted, name, damage):
     content = file.read_bytes()
     if damage == "flip":
         flip(file, len(content) // 2)
-    elif damage == "cut":  # a configuration without its last lines would be filled up by defaults
+    elif damage == "cut":  # a cut configuration would still load, with defaults
         file.write_bytes(content[: content.rfind(b"\n", 0, -2) + 1])
     else:
         file.write_bytes(content[:64] + bytes(200) + content[264:])
@@ -102,10 +102,10 @@ def test_a_trained_checkpoint_is_checked_where_it_is_read(tmp_path):
         run.load_params(1)
     run.load_params(2)
     (tmp_path / "by hand").rename(run.params_file(3))
-    run.load_params(3)  # in no list: taken as it is
+    run.load_params(3)  # not in a list of digests: accepted
 
 
-@pytest.mark.parametrize("stop", range(1, 7))  # three files, listed before and after
+@pytest.mark.parametrize("stop", range(1, 7))  # three files, a digest before and after each
 def test_a_crash_between_file_and_digest_leaves_a_folder_that_reads(tmp_path, monkeypatch, stop):
     run = make_run(tmp_path / "run")
     config, dataset = run.load()
@@ -183,7 +183,7 @@ def test_without_locks_the_job_goes_on_with_a_word(tmp_path, monkeypatch, caplog
         (tmp_path / ".x-abcdefgh.part.png").touch()
         atomic.remove_leftovers(tmp_path)
     assert "this file system has no locks" in caplog.text
-    assert (tmp_path / ".x-abcdefgh.part.png").exists()  # it may be a living process's
+    assert (tmp_path / ".x-abcdefgh.part.png").exists()  # its process may still run
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
@@ -228,7 +228,7 @@ def test_a_file_that_changes_its_size_under_a_job_is_a_bad_sample(tmp_path, whic
     assert frames.read(0, slice(5, 20), slice(3, 9))[1].shape == (15, 6)
     for hw in ((30, 56), (40, 50), (80, 112)):
         cv2.imwrite(str(tmp_path / f"{which}.png"), np.zeros((*hw, 3)[: pixels[which].ndim]))
-        # Of a label that only lost rows at its end, the rows before are still its pixels.
+        # A label that only lost rows at its end can still give the rows before.
         for rows in (slice(5, 20), slice(25, 40))[which == "label" :]:
             with pytest.raises(DataError, match=r"no longer 56x40"):
                 frames.read(0, rows)

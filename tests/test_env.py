@@ -1,3 +1,5 @@
+"""tools/env.py: the report as JSON, and as text on a machine where MXNet does not load."""
+
 import json
 import os
 import subprocess
@@ -34,11 +36,11 @@ def test_report_as_json():
 
 
 def test_text_report_where_mxnet_does_not_load(tmp_path):
-    for name in ("mxnet", "mxnet_cu112"):  # both at once, which every command refuses
+    for name in ("mxnet", "mxnet_cu112"):  # with both installed, every command refuses to start
         info = tmp_path / f"{name}-1.9.1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.9.1\n")
-    text = run(flags=["-S"], PYTHONPATH=str(tmp_path))  # and no package: without site-packages
+    text = run(flags=["-S"], PYTHONPATH=str(tmp_path))  # -S hides all other packages
     lines = [line.split(maxsplit=1) for line in text.splitlines()]
     assert ["numpy", "not installed"] in lines
     assert "no: both mxnet and mxnet-cu112 are installed" in text

@@ -27,7 +27,7 @@ def official(predictions, truths):
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    """Five frames of 40x70 pixels with instances; label ids, and the same as train ids."""
+    """Write five frames of 40x70 pixels with instances, and predictions in label and train ids."""
     root = tmp_path_factory.mktemp("city")
     random = np.random.default_rng(5)
     for frame in range(5):
@@ -75,7 +75,7 @@ def test_cityscapes_scores_are_the_official_ones(city, official_scores, values):
     for row in ours["categories"]:
         expected = official_scores["categoryScores"][row["name"]]
         np.testing.assert_equal(row["iou"], expected)
-        if values == "label_id":  # train ids cannot say caravan, which is a vehicle too
+        if values == "label_id":  # train ids have no caravan, which is a vehicle too
             expected = official_scores["categoryInstScores"][row["name"]]
             np.testing.assert_equal(none.get(row["iiou"], row["iiou"]), expected)
     assert ours["mean_iou"] == official_scores["averageScoreClasses"]
@@ -109,7 +109,7 @@ def test_a_label_that_is_not_scored_can_be_a_false_positive_of_its_category(tmp_
     truth = np.full((4, 6), 7, np.uint8)
     truth[:2] = 26
     prediction = truth.copy()
-    prediction[3, :5] = 29  # caravan on the road: no vehicle is there
+    prediction[3, :5] = 29  # caravan where the truth is road, so a wrong vehicle
     files = [
         save(tmp_path / "gt" / "a_0_1_gtFine_labelIds.png", truth),
         save(tmp_path / "out" / "a_0_1.png", prediction),
@@ -118,7 +118,7 @@ def test_a_label_that_is_not_scored_can_be_a_false_positive_of_its_category(tmp_
     save(tmp_path / "gt" / "a_0_1_gtFine_instanceIds.png", instances)
     ours = score_folder(CITYSCAPES, tmp_path / "gt", tmp_path / "out")
     theirs = official([files[1]], [files[0]])
-    size = 12794.0202738185  # of an average car, which the one car's 12 pixels weigh
+    size = 12794.0202738185  # an average car: the weight of the one car's 12 pixels
     assert ours["categories"][-1]["iiou"] == pytest.approx(size / (size + 5), abs=1e-12)
     assert ours["categories"][-1]["iiou"] == theirs["categoryInstScores"]["vehicle"]
     assert ours["classes"][13]["iiou"] == theirs["classInstScores"]["car"] == 1
@@ -186,7 +186,7 @@ def test_a_palette_png_counts_by_index(voc):
 def test_names_select_frames(voc, capsys):
     save(voc / "gt" / "b.png", VOC_TRUTH)
     save(voc / "out" / "b.png", VOC_TRUTH * (VOC_TRUTH < 255))
-    save(voc / "out" / "other.png", VOC_TRUTH)  # as where a whole folder was segmented
+    save(voc / "out" / "other.png", VOC_TRUTH)  # not in the list, so it is no error
     (voc / "val.txt").write_text("b\n")
     paths = ["--ground-truth", str(voc / "gt"), "--predictions", str(voc / "out")]
     assert main(["--dataset", "voc", *paths, "--names", str(voc / "val.txt")]) == 0
@@ -281,6 +281,7 @@ def test_values_that_do_not_fit_are_errors(tmp_path, predictions, values, messag
 
 
 def test_two_predictions_of_one_cityscapes_frame(city):
+    """They are refused, even if their file names differ."""
     name = "atown_000000_000000"
     twin = city / "label_id" / "again" / f"{name}_other.png"
     save(twin, np.zeros((40, 70), np.uint8))

@@ -1,4 +1,4 @@
-"""evaluate.py --model: the same digits as predict.py and evaluate.py one after the other."""
+"""evaluate.py --model gives the same scores as predict.py followed by evaluate.py."""
 
 import base64
 import io
@@ -67,7 +67,7 @@ def test_a_network_scores_as_its_predictions_do(layout, toys, tmp_path):
 
 
 def check_page(page, found, predictions):
-    """The page has the scores, and the pictures of what predict.py wrote."""
+    """Check that the page has the scores, and the pictures that predict.py wrote."""
     if "categories" in found and "mean_iou" not in found:
         score = found["categories"][-1]["max_f"]
     else:
@@ -86,6 +86,7 @@ def check_page(page, found, predictions):
 
 
 def test_every_epoch_of_a_run(toys, tmp_path, capsys):
+    """--epoch all scores each epoch with its own parameters."""
     run = make_run(tmp_path / "run", dataset="cityscapes", epoch=1)
     other = make_run(tmp_path / "other", dataset="cityscapes", epoch=4, seed=2)
     run.params_file(4).write_bytes(other.params_file(4).read_bytes())

@@ -45,6 +45,7 @@ def test_free_sizes_give_the_networks_own_cells(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("decoder", ["duc", "bilinear", "deconv"])
 def test_pixels_on_request(decoder, tmp_path):
+    """--pixels exports probabilities of pixels instead of cells, for free and for fixed sizes."""
     cell = 2 if decoder == "duc" else 1
     run = make_run(tmp_path / "run", decoder=decoder, cell=cell).path
     free = export(run, tmp_path / "free.onnx", "--pixels")
@@ -61,6 +62,7 @@ def test_pixels_on_request(decoder, tmp_path):
 
 
 def test_an_exported_file_differs_without_getting_its_name(run, tmp_path, capsys, monkeypatch):
+    """Nothing is left of a file that differs from MXNet, or of a call with wrong options."""
     monkeypatch.setattr(export_onnx, "difference", lambda *_: 0.1)
     arguments = ["--model", str(run), "--out", str(tmp_path / "m.onnx")]
     assert export_onnx.main(arguments) == 2
@@ -76,6 +78,7 @@ def test_an_exported_file_differs_without_getting_its_name(run, tmp_path, capsys
 
 
 def test_images_of_any_size_compare(run, tmp_path, capsys):
+    """--images compares the export with MXNet on these images."""
     for number, hw in enumerate([(5, 6), (61, 4), (50, 70)]):
         cv2.imwrite(str(tmp_path / f"{number}.png"), noise(*hw))
     for options in (["--pixels"], [], ["--pixels", "--hw", "16,24", "--batch", "2"]):
@@ -106,7 +109,7 @@ def test_memory_of_openvino_stays_over_many_sizes(run):
     for size in np.random.default_rng(0).permutation(225):
         segmenter.labels(np.zeros((8 + 8 * (size % 15), 8 + 8 * (size // 15), 3), np.uint8))
         after.append(psutil.Process().memory_info().rss)
-    assert after[-1] - after[74] < 30 << 20  # 296 MB by OpenVINO's own settings
+    assert after[-1] - after[74] < 30 << 20  # 296 MB with OpenVINO's default settings
 
 
 def test_a_missing_backend_says_which_extra(monkeypatch, capsys, run, tmp_path):

@@ -1,6 +1,6 @@
-"""What is new is one file and one line: the examples of docs/extending.md; what was forgotten.
+"""The examples of docs/extending.md train and predict, and an incomplete addition is refused.
 
-Nothing here is in a package: the files are those of the page, or functions of this file.
+No package has these additions: they are the files of the page, or functions of this file.
 """
 
 import importlib
@@ -36,7 +36,7 @@ TABLES = {
 
 
 def add_examples(monkeypatch):
-    """Carry out what the page says: files, then a line in each table."""
+    """Follow the page: run its files, then add its line to each table."""
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
     assert [section.splitlines()[0] for section in sections] == [*TABLES]
     for section in sections:
@@ -52,7 +52,7 @@ def add_examples(monkeypatch):
 
 
 def halves(features, head):
-    """Predict at half of the downsampling, by one deconvolution."""
+    """A decoder: one deconvolution, for predictions at half the downsampling rate."""
     return mx.sym.Deconvolution(
         features, num_filter=head.outputs, kernel=(4, 4), stride=(2, 2), pad=(1, 1),
         name=f"{OWN}{head.name}_halves",
@@ -61,7 +61,7 @@ def halves(features, head):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Frames in the usual folders, and the same ones in those of the page's layout."""
+    """Write frames in the usual folders, and the same ones in the folders of the page's layout."""
     root = training.write_frames(tmp_path_factory.mktemp("frames"), train=8, val=2)
     for split in ("train", "val"):
         (root / split).mkdir()

@@ -1,4 +1,4 @@
-"""Failures that end a run: full disks, cut files, missing data, bad rates."""
+"""Failures that end a run: full disks, truncated files, missing data, too high learning rates."""
 
 import os
 import pickle
@@ -77,7 +77,7 @@ def test_a_full_disk_costs_one_checkpoint_at_most(root, unbroken, small_disk):
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", [1, 40, 2000])
 def test_a_file_cut_short_is_noticed_and_the_one_before_stays(root, unbroken, tmp_path, missing):
-    """mx.nd.save does not always say so (a few bytes missing), so files are read back."""
+    """mx.nd.save does not report a few missing bytes, so files are read back."""
     out = tmp_path / "out"
     assert training.train(root, out, "--time-limit", "0").returncode == SAVED
     size = (out / "iteration-0000001.params").stat().st_size - missing
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_a_lost_network_is_named_and_can_be_passed_over(root, un
     ended = training.train(root, out, "--resume", "--allow-changes", *wrong)
     assert ended.returncode == 2, ended.stderr
     assert "iteration-0000002.params is lost already: remove it" in ended.stderr
-    again = training.train(root, out, "--resume", "--allow-changes")  # right, from what is lost
+    again = training.train(root, out, "--resume", "--allow-changes")  # from diverged values
     assert "iteration-0000002.params is lost already: remove it" in again.stderr
     (out / "iteration-0000002.params").unlink()
     assert_resumes(root, out, unbroken, "--allow-changes")
@@ -142,17 +142,18 @@ def test_a_checkpoint_of_a_lost_network_is_named_and_can_be_passed_over(root, un
 
 @pytest.mark.slow
 def test_a_job_killed_while_it_begins_can_be_resumed(root, unbroken, tmp_path):
-    """All that can lie in the folder before the first checkpoint, half a file included."""
+    """The folder has all that can exist before the first checkpoint, even half a file."""
     out = tmp_path / "out"
     out.mkdir()
-    shutil.copy(root / "unbroken/dataset.yaml", out)
+    for name in ("dataset.yaml", "SHA256SUMS"):
+        shutil.copy(root / "unbroken" / name, out)
     (out / ".model-symbol-abcd_123.part.json").write_text('{"half')
     (out / ".lock").touch()
     assert_resumes(root, out, unbroken)
     assert not list(out.glob(".model*"))
 
 
-# ---- without a process of its own
+# ---- without starting a process
 
 
 def test_reading_a_checkpoint_runs_no_code(tmp_path):
@@ -205,7 +206,7 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path, text):
 
 @pytest.mark.slow
 def test_a_run_whose_manifest_is_gone_does_not_begin_anew(root, tmp_path):
-    """But one that was killed while it saved for the first time does."""
+    """A run that was killed during its first save, with an empty manifest, does begin anew."""
     out, stop = tmp_path / "out", ("--time-limit", "0")
     assert training.train(root, out, *stop).returncode == SAVED
     manifest, model = out / checkpoint.MANIFEST, out / "iteration-0000001.params"

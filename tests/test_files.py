@@ -1,4 +1,4 @@
-"""Image and label files of every kind that people have, and the broken ones."""
+"""Image and label files of all usual kinds, and broken ones."""
 
 import os
 import struct
@@ -114,13 +114,14 @@ def png(header):
 
 
 def test_images_may_be_large(tmp_path):
+    """The size of an image of 20000x20000 pixels can be read; it is below the limit."""
     (tmp_path / "large.png").write_bytes(png(struct.pack(">II5B", 20000, 20000, 8, 3, 0, 0, 0)))
     assert read_size(tmp_path / "large.png") == (20000, 20000)
 
 
 @pytest.mark.parametrize("bits", [1, 8])
 def test_a_flipped_bit_of_a_palette_label_is_named(tmp_path, bits):
-    """Pillow alone would return other classes: flips in the compressed pixels, one at a time."""
+    """Single bits of the compressed pixels are flipped; Pillow would return wrong classes."""
     palette = Image.fromarray(CLASSES & (2**bits - 1), "P")
     palette.putpalette(list(range(256)))
     palette.save(tmp_path / "x.png", bits=bits)
@@ -147,7 +148,7 @@ def test_only_files_are_opened(tmp_path, read, kind):
 
 
 def test_an_image_that_claims_more_pixels_than_the_limit_is_refused_by_its_header(tmp_path):
-    """10 GB of zeros in 10 MB: inflating them first would end the process."""
+    """The file has 10 GB of zeros in 10 MB; inflating them would exhaust the memory."""
     packer = zlib.compressobj(9)
     block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
     again = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)

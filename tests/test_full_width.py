@@ -1,8 +1,8 @@
 """The three backbones of the paper's tables at full width, forward and backward, with BN fixed.
 
 296x304 pixels are the fewest at which every dilation reaches a neighbour (feature maps of 37x38,
-rates of up to 36) on a map that is not square. What is proven is that all of a network's gradients
-together are the slope of its loss there, not that it learns.
+rates of up to 36) on a map that is not square. The test shows that all gradients of a network
+together are the slope of its loss, not that it learns.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ STEP = 5e-5  # of each array's norm; the difference's error falls with its squar
 
 
 def start(config, dataset):
-    """Parameters whose scores are near 1: a saturated softmax has no slope to speak of."""
+    """Initial parameters with scores of about 1: a saturated softmax has almost no slope."""
     params = initial_params(config, dataset)
     for name, value in params[0].items():
         if name.startswith(HEAD):
@@ -44,7 +44,7 @@ def batch(config):
 
 
 def bound(symbol, params, data, label, trained=()):
-    """The graph on these very arrays, with gradients of the ``trained``."""
+    """Bind the graph to these arrays, with gradients of the ``trained`` ones."""
     arguments = {**params[0], "data": mx.nd.array(data), "seg_loss_label": mx.nd.array(label)}
     return symbol.bind(
         mx.cpu(),
@@ -74,7 +74,7 @@ def test_forward_and_backward_at_full_width(name):
     assert config.network.width == 1 and max(config.network.aspp) == 36
     params, (data, label) = start(config, dataset), batch(config)
 
-    # Statistics of this very image: so the fixed ones keep every activation in range.
+    # Learn the statistics of this image; fixed, they keep every activation in range.
     last = dataclasses.replace(config.network, bn_momentum=0.0)
     learning = dataclasses.replace(config, network=last)
     graph = build_symbol(learning, dataset, learn_bn=True)
@@ -92,7 +92,7 @@ def test_forward_and_backward_at_full_width(name):
         if gradient.shape[2:] == (3, 3):  # whatever the dilation, all nine taps meet the map
             assert np.abs(gradient).max(axis=(0, 1)).min() > 0, key
 
-    # The slope along all gradients at once, each scaled to its array, by a difference.
+    # The slope along all gradients at once, each scaled to its array, by a central difference.
     norms = {key: np.linalg.norm(value.asnumpy()) for key, value in params[0].items()}
     steps = {key: g / np.linalg.norm(g) * norms[key] for key, g in gradients.items()}
     slope = sum(float((steps[key] * g).sum()) for key, g in gradients.items())

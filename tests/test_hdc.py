@@ -70,7 +70,7 @@ def test_table_2_receptive_field_increase():
     for name, increase in by_hand.items():
         assert hdc.table2_increase(*hdc.schedule(name, RESNET101)) == increase
     assert hdc.PRINTED_INCREASE["rf"] == by_hand["rf"]
-    # The other reading of item 2 that gives the printed 88 (docstring of dilation_conv).
+    # Another reading of the text gives the printed 88 (docstring of dilation_conv).
     assert hdc.table2_increase(*hdc.schedule("2,1; 4,1", RESNET101)) == 88
 
 

@@ -1,4 +1,4 @@
-"""The loss that training watches, by hand."""
+"""The cross-entropy that training logs, by hand."""
 
 import math
 

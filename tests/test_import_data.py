@@ -1,4 +1,4 @@
-"""tools/import_data.py on exports of five programs: the same labels, and every loss by name."""
+"""tools/import_data.py on exports of five formats: same labels, and all that is lost is named."""
 
 import cv2
 import numpy as np
@@ -82,6 +82,7 @@ def test_the_split_of_a_yolo_source_is_kept_unless_another_is_asked_for(tmp_path
 
 
 def test_overlaps():
+    """The later or the smaller region is on top; a crowd is ignored where it is alone."""
     large, small = np.zeros((2, 6, 7), bool)
     large[1:5], small[2:3, 2:5] = True, True
     crowd = np.ones((6, 7), bool)
@@ -93,6 +94,7 @@ def test_overlaps():
 
 
 def test_sequences_stay_together(tmp_path):
+    """--group puts all images of a group into one split; the seed chooses the groups."""
     names = [f"seq{n // 5}_{n}" for n in range(40)]
     splits = assign_splits(names, 0.2, 3, r"^(seq\d+)_")
     groups = {name.split("_")[0]: split for name, split in splits.items()}

@@ -1,4 +1,4 @@
-"""The shape of the code: what imports what, and how every command begins and ends."""
+"""The structure of the code: imports between packages, short files, and the form of commands."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "train": {"configs", "data_iter", "symbols", "train"},
     "tools": {"configs", "data_iter", "symbols", "train", "tools"},
 }
-# Rooms of tools/, and the rooms that each may import: shared <- inference <- scoring <- others.
+# Rooms (sub-packages) of tools/, and the rooms that each may import.
 ROOMS = {
     "shared": set(),
     "inference": {"shared"},
@@ -28,7 +28,7 @@ for room in ("submission", "dataset", "weights", "reporting", "studies", "servin
     ROOMS[room] = {"shared", "inference", "scoring"}
 ROOMS["bench"] = set(ROOMS)
 MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
-TOPS = [path for path in MODULES if len(path.relative_to(ROOT).parts) == 2]  # rooms have none
+TOPS = [path for path in MODULES if len(path.relative_to(ROOT).parts) == 2]  # directly in a package
 COMMANDS = [path for path in TOPS if '__name__ == "__main__"' in path.read_text()]
 
 
@@ -63,7 +63,7 @@ def imported(path):
 
 
 def circles(graph):
-    """The modules of ``{module: modules that it imports}`` from which a way leads back to them."""
+    """Return the modules of ``{module: its imports}`` that import themselves through others."""
 
     def reached(start):
         seen, open_ends = set(), [start]
@@ -100,7 +100,7 @@ def test_rooms_keep_their_order_and_commands_import_rooms_only(path):
 
 def test_no_module_imports_itself_by_way_of_others():
     graph = {module(path): set(imported(path)) & NAMES for path in MODULES}
-    assert graph["train.trainer"] >= {"train.module", "train.health"}  # the graph is no empty one
+    assert graph["train.trainer"] >= {"train.module", "train.health"}  # the graph is not empty
     assert "train.trainer" in circles({**graph, "train.health": {"train.trainer"}})
     assert circles(graph) == set()
 
@@ -112,7 +112,7 @@ def test_the_architecture_names_every_folder_and_file():
     for path in inner:
         folder = str(path.relative_to(ROOT).parent)
         assert folder in rows
-        if folder != "tools":  # its files are the commands, which README names
+        if folder != "tools":  # its files are the commands, which the README names
             assert f"`{path.stem}`" in rows[folder], name(path)
     named = {folder: re.findall(r"`([a-z]\w*)`", row) for folder, row in rows.items()}
     there = {(str(path.relative_to(ROOT).parent), path.stem) for path in inner}
@@ -137,7 +137,7 @@ def test_commands_prepare_the_process_before_they_import_the_project(path):
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in MAY_IMPORT
     ]
-    if path.name == "env.py":  # reports on a process that could not be prepared
+    if path.name == "env.py":  # it also reports where the process cannot be prepared
         assert project == ["train.command", "train"]
     else:
         assert project[0] == "train.runtime"
@@ -158,7 +158,7 @@ def test_help_is_the_docstring(path, capsys):
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_consoles_print_names_as_they_are(path):
-    """Rich would read ``[unlabeled]`` as markup, and drop it."""
+    """Rich would read ``[unlabeled]`` as markup and not print it."""
     for node in ast.walk(ast.parse(path.read_text(), name(path))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
             markup = [word.value for word in node.keywords if word.arg == "markup"]

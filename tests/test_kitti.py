@@ -135,7 +135,7 @@ def save(path, array):
 
 @pytest.fixture
 def kitti(tmp_path):
-    """Two um frames and one uu, perspective; the right half is road, the top rows do not count."""
+    """Write two um frames and one uu: the right half is road, the top rows are not valid."""
     truth = np.zeros((*HW, 3), np.uint8)
     truth[12:, :, 0] = 255
     truth[12:, 60:, 2] = 255
@@ -175,7 +175,7 @@ def test_perspective_maps_are_scored_in_birds_eye_view(kitti, capsys):
     assert rows["URBAN"]["rec"] == sure.sum() / road.sum() < 0.9
     assert rows["URBAN"]["max_f"] == pytest.approx(2 * sure.sum() / (sure.sum() + road.sum()))
     assert (rows["um_road"]["pre"], rows["um_road"]["threshold"]) == (1, 1)
-    # At threshold 0 all is road: precision is road's share, recall 1.
+    # At threshold 0 every pixel is road: precision is the share of road, recall is 1.
     levels = np.arange(11) / 10 <= rows["URBAN"]["rec"]
     share = road.sum() / counted.sum()
     assert rows["URBAN"]["ap"] == pytest.approx(np.where(levels, 1, share).mean())

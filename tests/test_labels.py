@@ -1,4 +1,4 @@
-"""Label values to train ids, and the guesses at what is wrong with them."""
+"""Label values become train ids, and an error names the likely cause of wrong values."""
 
 import numpy as np
 import pytest

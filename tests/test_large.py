@@ -1,4 +1,4 @@
-"""The way round the sizes at which MXNet's 1x1 convolution ends the process."""
+"""The workaround for sizes at which MXNet's 1x1 convolution crashes the process."""
 
 import json
 
@@ -20,7 +20,7 @@ from train.network import build_symbol
 
 
 def in_parts(symbol):
-    """Convolutions that were cut, and into how many parts."""
+    """Number of parts of each convolution that was cut, by its name."""
     nodes = json.loads(symbol.tojson())["nodes"]
     return {n["name"]: int(n["attrs"]["num_args"]) for n in nodes if n["op"] == "Concat"}
 
@@ -42,6 +42,7 @@ def in_parts(symbol):
     ],
 )
 def test_which_convolutions_are_cut(hw, change, expected):
+    """The crashing ones, and in training also those whose gradient would crash."""
     config = Config()
     network = type(config.network)(**change)
     symbol = build_symbol(type(config)(network=network), load_dataset("cityscapes"))
@@ -51,17 +52,17 @@ def test_which_convolutions_are_cut(hw, change, expected):
     assert all("1x1" in name for name in found)
     training = in_parts(split_convolutions(symbol, {"data": (1, 3, *hw)}, training=True))
     assert found.items() <= training.items()
-    if found:  # what is as large on its way back
+    if found:  # convolutions whose gradient is as large
         assert training.keys() - found.keys() >= {"conv5_2_1x1_reduce"}
 
 
-# Each ran alone in a process, on a processor with AVX-512: "dies" ended it by SIGFPE. Those with
-# 241, 256 and 512 channels and some neighbours ran in int8 and bf16 too, with the same end.
+# Each ran in a process of its own, on a processor with AVX-512; ``dies``: SIGFPE ended it. Those
+# with 241, 256 and 512 channels and some neighbours ran in int8 and bf16 too, with the same result.
 @pytest.mark.parametrize(
     ("channels", "hw", "dies"),
     [
         (256, (512, 1024), True),
-        (241, (512, 1024), True),  # as many blocks of 16
+        (241, (512, 1024), True),  # as many blocks of 16 as 256 has
         (240, (512, 1024), False),
         (272, (512, 1024), False),
         (384, (512, 1024), False),
@@ -92,7 +93,7 @@ def test_the_sizes_that_were_seen_to_die_are_cut_and_their_neighbours_are_not(ch
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 @pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
 def test_parts_compute_the_same_in_few_bits(tmp_path, monkeypatch, precision, stride_in):
-    """Sums and strides are fused into int8 convolutions; 11 rows do not divide evenly."""
+    """Convolutions with a fused sum or stride are cut too; 11 rows do not divide evenly."""
     if precision == "bf16":
         try:
             require_bf16()
@@ -108,11 +109,11 @@ def test_parts_compute_the_same_in_few_bits(tmp_path, monkeypatch, precision, st
     assert len(cut) >= 8
     if precision == "int8":
         fused = [name for name in cut if "add" in name]
-        assert fused and [name for name in cut if name.startswith("sg_")]  # some stay in float
+        assert fused and [name for name in cut if name.startswith("sg_")]  # sg_: those in float
     found = segmenter_of(run).forward(data)
     if precision == "int8":
         np.testing.assert_array_equal(found, expected)
-    else:  # in parts, sums are not fused, and so they are rounded elsewhere: as far from float
+    else:  # parts have no fused sums, so they round elsewhere; both are as far from float
         exact = segmenter_of(original).forward(data)
         errors = [np.abs(output - exact).mean() for output in (found, expected)]
         assert 0 < errors[0] < 1.3 * errors[1]
@@ -133,7 +134,7 @@ def gradients(symbol, params, data, label):
 
 @pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
 def test_parts_are_the_same_function_with_the_same_gradients(stride_in, monkeypatch):
-    """With a limit that the tiny network meets; 11 rows do not divide evenly."""
+    """The limit is lowered to the tiny network's size; 11 rows do not divide evenly."""
     monkeypatch.setattr(large, "OVERFLOW", 11 * 11 * 13 * 2)
     network = type(TINY)(**{**vars(TINY), "stride_in": stride_in, "pool_pad": 1})
     dataset = load_dataset("camvid")
@@ -176,7 +177,7 @@ def test_prediction_goes_round_at_one_size_and_not_at_another(tmp_path, monkeypa
     [((4096, 512), {"downsample": 4, "pool_pad": 1}), ((8192, 1024), {"pool_pad": 1})],
 )
 def test_a_frame_that_would_end_the_process(hw, change, tmp_path):
-    """Labels must be those of a smaller part of it, as far as no border is seen from there.
+    """Its labels equal those of two smaller parts of it, except near the borders of the parts.
 
     At a quarter of the width, a frame of 4096x512 has the 2^32 that 1024x2048 has at full width.
     """

@@ -1,4 +1,4 @@
-"""Distributed jobs, real processes on the loopback: equal to one worker, resumed, never hung."""
+"""Distributed jobs as real processes on the loopback device: results, resuming, lost processes."""
 
 import os
 import re
@@ -78,7 +78,7 @@ def wait_for_iteration(process, out):
 
 
 def digests(folder):
-    """What each worker logged about its parameters at the end."""
+    """The digest of its parameters that each worker logged last."""
     found = [re.findall(r"parameters (\w{8})", f.read_text()) for f in folder.glob("worker-*.log")]
     return [lines[-1] for lines in found]
 
@@ -111,7 +111,7 @@ def test_two_workers_over_ssh_equal_one_with_twice_the_batch(root, tmp_path, mon
     first, second = digests(tmp_path / "two.logs")
     assert first == second
     assert "warning" not in two.stderr
-    assert "Traceback" not in two.stderr  # of what the remote shell says
+    assert "Traceback" not in two.stderr  # the remote shell's greeting does no harm
 
     one = training.train(root, tmp_path / "one", *FROZEN, *SHORT, solver__batch_size=4)
     half = training.train(root, tmp_path / "half", *FROZEN, *SHORT, "--set=solver.epochs=1")
@@ -171,7 +171,7 @@ def test_a_stopped_and_resumed_job_equals_one_started_by_hand(root, tmp_path):
     assert control.returncode == 0, control.stderr
     assert not training.same(training.arrays(tmp_path / "control", "model-0006.params"), expected)
 
-    # Each worker learnt BN statistics of its own; the model, and the second epoch, have their mean.
+    # Each worker learnt BN statistics of its own; the model has their mean.
     model = training.arrays(tmp_path / "out", "model-0001.params")
     state = training.arrays(tmp_path / "out", "model-0001.state")
     name = "conv5_2_1x1_increase/bn_moving_mean"

@@ -1,4 +1,4 @@
-"""Each loss beside a second implementation in NumPy: its value, and its slope by differences."""
+"""Each loss against a second implementation in NumPy: its value, and its slope by differences."""
 
 import mxnet as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""The generated data sets: official layouts, true geometry, determinism, nothing half-written."""
+"""The generated data sets: official layouts, right geometry, determinism, whole results only."""
 
 import os
 import signal
@@ -162,7 +162,7 @@ def test_kitti_calibration_is_true_to_the_picture(tmp_path):
                 u, v, w = chain @ (across, 0, 7, 1)
                 inside += lane[round(v / w), round(u / w)] and abs(across) < 1.6
                 outside += lane[round(v / w), round(u / w)] and abs(across) > 1.6
-    assert inside >= 9 and outside == 0  # of 12; something may stand in the way
+    assert inside >= 9 and outside == 0  # of 12; an object may hide some
 
 
 def test_voc_objects_have_a_border_and_the_lists_agree(tmp_path):

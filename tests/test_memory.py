@@ -1,4 +1,4 @@
-"""Memory: the estimate beside real peaks, what is free, and the refusal with what would fit."""
+"""Memory: estimates against measured peaks, free memory, and refusals that say what would fit."""
 
 import dataclasses
 import re
@@ -42,7 +42,7 @@ def test_a_process_takes_what_was_estimated(command):
 
 
 def test_frozen_layers_have_no_gradients():
-    """By the sizes of a graph made by hand: 2 x 4 x 8 and 2 x 5 x 2 values."""
+    """The graph is made by hand: a has 4 x 2 x 4 outputs, b has 5 x 2 x 2."""
     body = mx.sym.Convolution(
         mx.sym.Variable("data"), num_filter=4, kernel=(1, 1), stride=(8, 8), name="a"
     )
@@ -59,7 +59,7 @@ def test_frozen_layers_have_no_gradients():
 
 
 def test_every_loss_has_an_estimate():
-    """A loss of its own formula keeps some maps of scores more than SoftmaxOutput does."""
+    """A loss with its own formula keeps more maps of scores than SoftmaxOutput (fewer than 25)."""
     dataset, found = load_dataset("cityscapes"), {}
     for loss in (*LOSSES, "+".join(LOSSES)):
         config = load_config(ROOT / "configs/toy.cfg", [f"solver.loss={loss}"])
@@ -136,7 +136,7 @@ def test_too_large_a_crop_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_the_tightest_gpu_counts(monkeypatch):
-    """With a stand-in for what MXNet says of GPUs: (free, total) bytes."""
+    """A stand-in for MXNet's query gives each GPU's (free, total) bytes."""
     told = {0: (9 * 10**9, 16 * 10**9), 1: (10**9, 16 * 10**9)}
     monkeypatch.setattr(mx.context, "gpu_memory_info", told.get)
     config = load_config(ROOT / "configs/toy.cfg", ["data.crop_hw=256,512"])

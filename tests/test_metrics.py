@@ -75,6 +75,7 @@ def test_values_out_of_range_raise(truth, prediction, message):
 
 
 def test_no_counted_pixel():
+    """Accuracy and mean IoU are then NaN."""
     confusion = confusion_matrix(np.full(3, 255, np.uint8), np.zeros(3, np.uint8), 2, 255)
     assert np.isnan(pixel_accuracy(confusion)) and np.isnan(mean_score(iou(confusion)))
 

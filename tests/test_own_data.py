@@ -1,4 +1,4 @@
-"""Own data the whole way, from the exports of five programs to a report; and what training says."""
+"""Own data: from exports in five formats to a report, and how training treats unusual data."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def root(tmp_path):
 
 
 def strict(text):
-    """Read JSON as its standard says: no NaN."""
+    """Read JSON, but refuse the NaN that Python accepts and the standard forbids."""
 
     def refuse(word):
         raise ValueError(word)

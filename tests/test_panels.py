@@ -1,4 +1,4 @@
-"""Figures 3 to 7: which picture stands where."""
+"""tools/panels.py, which draws Figures 3 to 7: the place and the colours of each picture."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def save(path, array):
 
 @pytest.fixture
 def city(tmp_path):
-    """Two frames of road, of which model a (train ids) finds the left, b (label ids) the top."""
+    """Write two frames of road; model a (train ids) finds the left of it, b (label ids) the top."""
     for number in range(2):
         name = f"ulm_00000{number}_000019"
         save(tmp_path / f"img/ulm/{name}_leftImg8bit.png", np.full((*HW, 3), 90, np.uint8))
@@ -45,6 +45,7 @@ def cell(figure, row, column, hw=HW):
 
 
 def test_rows_and_columns(city):
+    """Each frame is a row of image, ground truth and predictions, in train ids or label ids."""
     frames = ("ulm_000001_000019", "ulm_000000_000019")
     options = ("--ground-truth", city / "gt", "--predictions", city / "a", city / "b")
     assert panels(city, *options, "--frames", *frames, "--captions", "A", "B") == 0
@@ -61,6 +62,7 @@ def test_rows_and_columns(city):
 
 
 def test_a_detail(city):
+    """--crop shows the given rectangle of every picture."""
     options = ("--predictions", city / "b", "--frames", "ulm_000001_000019", "--crop", "2,3,5,7")
     assert panels(city, *options) == 0
     figure = np.array(Image.open(city / "f.png"))
@@ -69,6 +71,7 @@ def test_a_detail(city):
 
 
 def test_values_that_fit_label_ids_and_train_ids(city, capsys):
+    """They are refused unless --values says which."""
     name = "ulm_000000_000019"
     save(city / f"c/{name}.png", np.full(HW, 7, np.uint8))
     options = ("--predictions", city / "c", "--frames", name)
@@ -97,6 +100,7 @@ def test_labels_of_every_lossless_format(tmp_path, suffix):
 
 
 def test_road_in_red(tmp_path):
+    """Pixels above half confidence are tinted, from a confidence or a probability map."""
     save(tmp_path / "img/um_000003.png", np.full((*HW, 3), 100, np.uint8))
     save(tmp_path / "img/uu_000003.png", np.full((*HW, 3), 100, np.uint8))
     confidence = np.full(HW, 127, np.uint8)

@@ -1,4 +1,4 @@
-"""Work in several processes: none of them outlives the one that began it."""
+"""Work in several processes: none of them outlives the process that started it."""
 
 import os
 import signal
@@ -68,4 +68,4 @@ def test_too_few_open_files_are_said_before_a_worker_starts(tmp_path, spare, wor
     else:
         last = done.stderr.splitlines()[-1]
         assert "3 worker processes would need" in last and "(ulimit -n)" in last
-        assert done.stderr.count("Traceback") == 1  # our own: this is no command
+        assert done.stderr.count("Traceback") == 1  # the script does not catch the error

@@ -55,7 +55,7 @@ def test_seven_fold_jitter_is_the_same_in_source_pixels_at_every_scale(crop, jit
     ],
 )
 def test_freedom_of_a_crop_s_centre_in_source_pixels(kind, crop, expected):
-    """By hand: |side of the region - crop / scale|, but for the seven centres."""
+    """By hand: |side of the region - crop / scale|; for 7fold, twice the jitter."""
     for scale, freedom in zip(SCALES, expected):
         for patch in plan(kind, (1024, 2048), (320, 320)):
             ranges = patch.corners(scale, crop)

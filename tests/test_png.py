@@ -58,14 +58,14 @@ def test_rows_are_those_of_the_whole(tmp_path, channels, writer, rows):
 
 
 def test_no_more_rows_than_needed_are_decoded():
-    """OpenCV's rows refer to their left alone; those of filter Up to the row above."""
+    """A row that OpenCV writes needs no other row; a row of filter Up needs the row above."""
     pixels = scene(3)
     _, first = cut_rows(cv2.imencode(".png", pixels)[1].tobytes(), slice(90, 120))
     assert first == 90
     rows = np.vstack([np.zeros((1, 3 * HW[1]), np.uint8), pixels[:, :, ::-1].reshape(HW[0], -1)])
     differences = np.diff(rows, axis=0)  # uint8 wraps as PNG's filter Up does
     filtered = np.pad(differences, ((0, 0), (1, 0)), constant_values=2)
-    filtered[50, 0], filtered[50, 1:] = 0, rows[51]  # one row that stands alone
+    filtered[50, 0], filtered[50, 1:] = 0, rows[51]  # one row that needs no other
     header = struct.pack(">IIBBBBB", HW[1], HW[0], 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b""))
     encoded = b"\x89PNG\r\n\x1a\n" + b"".join(

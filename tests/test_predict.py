@@ -76,7 +76,7 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
         write_image(tmp_path / "in" / name, hw, number)
     (tmp_path / "in" / "._a.png").write_bytes(b"what macOS puts into archives")
     out = tmp_path / "in" / "results"
-    for _ in range(2):  # the second time, earlier results below the folder are no images
+    for _ in range(2):  # the second time, the results in the folder are not taken as images
         assert predict.main([str(tmp_path / "in"), "--model", str(run), "--out", str(out)]) == 0
     found = {p.name: Image.open(p).size[::-1] for p in out.glob("*.png")}
     assert found == {"a.png": (8, 8), "b.png": (41, 30), "c.png": (1, 1)}
@@ -84,6 +84,7 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
 
 
 def test_very_long_images(run, tmp_path):
+    """An overlay shrinks to the limit of JPEG; maps too long for OpenCV are refused with a hint."""
     dataset = load_segmenter(run)[1]
     labels = np.zeros((2, 65600), np.uint8)
     write_overlay(tmp_path / "o.jpg", np.zeros((2, 65600, 3), np.uint8), labels, dataset)
@@ -178,7 +179,7 @@ def test_parts_share_a_folder_and_resume_skips_what_is_whole(run, tmp_path, caps
     assert predict.main([*rest, "--num-parts", "2", "--part-index", "1"]) == 0
     assert sorted(p.name for p in out.glob("*.png")) == ["1.png", "3.png"]
     times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
-    (out / "3.png").write_bytes((out / "3.png").read_bytes()[:60])  # a copy that broke off
+    (out / "3.png").write_bytes((out / "3.png").read_bytes()[:60])  # an incomplete copy
     capsys.readouterr()
     assert predict.main([*rest, "--resume"]) == 0
     assert "4 segmented" in capsys.readouterr().out
@@ -186,7 +187,7 @@ def test_parts_share_a_folder_and_resume_skips_what_is_whole(run, tmp_path, caps
     assert all(read_label(out / f"{number}.png").shape == (16, 24) for number in range(5))
     assert predict.main([*rest, "--resume"]) == 0
     assert "nothing left" in capsys.readouterr().out
-    assert predict.main([*rest, "--resume", "--save-probabilities"]) == 0  # now more is asked for
+    assert predict.main([*rest, "--resume", "--save-probabilities"]) == 0  # now incomplete
     assert "5 segmented" in capsys.readouterr().out and len(list(out.glob("*.npz"))) == 5
     (out / "2.npz").unlink()
     assert predict.main([*rest, "--resume", "--save-probabilities"]) == 0
@@ -217,6 +218,7 @@ def test_options_that_make_no_sense(run, tmp_path, capsys):
 
 
 def test_crf_beside_the_network(run, tmp_path, capsys):
+    """--crf writes the labels that refining the saved probabilities gives."""
     sizes = {"a": (24, 37), "b": (31, 26)}
     for name, hw in sizes.items():
         write_image(tmp_path / "in" / f"{name}.png", hw)

@@ -1,4 +1,4 @@
-"""The Python API, ONNX files as models, epochs by name, and the size at which images are seen."""
+"""The Python API, ONNX files as models, epochs by name, and the size that images are resized to."""
 
 import json
 import textwrap
@@ -82,6 +82,7 @@ def test_an_exported_file_is_a_model(run, network, tmp_path, capsys):
 
 
 def test_epochs_by_name(tmp_path, capsys):
+    """--epoch takes best, last or a number, and each reads its own parameters."""
     run = make_run(tmp_path / "run", epoch=3)
     other = make_run(tmp_path / "other", epoch=5, seed=1)
     run.params_file(5).write_bytes(other.params_file(5).read_bytes())

@@ -1,4 +1,4 @@
-"""Probability maps on disk: what is damaged or hostile gets a sentence, never other numbers."""
+"""Probability maps on disk: damaged or hostile files are refused, never read as other numbers."""
 
 import io
 import zipfile

@@ -66,7 +66,7 @@ def test_scales_and_integers_by_hand(tmp_path):
     (total,) = session.run(None, {"data": data})
     a = np.maximum([[1 - 6 + 0.5, -2 - 1 + 0.5], [0.5 + 0.75, -1 + 0.125], [-1, -1]], 0)
     b = np.array([[1, 0, 3], [-1, 2, 1]]) @ a + [[0], [0.125]]
-    np.testing.assert_allclose(total[0, :, 0], 2 * b, atol=0.06)  # a few steps
+    np.testing.assert_allclose(total[0, :, 0], 2 * b, atol=0.06)  # a few quantisation steps
 
 
 def test_layers_that_stay_in_float():
@@ -102,7 +102,7 @@ def test_an_int8_folder_on_other_libraries(backend, quantised):
     assert kinds.count("DequantizeLinear") >= 3 * convolutions  # input, weights, bias
     exact, found = load_segmenter(run)[0], load_segmenter(int8, backend=backend)[0]
     mxnet = load_segmenter(int8)[0]
-    for hw in ((72, 96), (37, 53)):  # another size than that of calibration
+    for hw in ((72, 96), (37, 53)):  # the calibration's size, and another
         image = noise(*hw, seed=7)
         expected = exact.cell_probabilities(image)
         cells = found.cell_probabilities(image)
@@ -133,6 +133,7 @@ def test_auto_takes_what_is_fastest_of_what_is_there(quantised, tmp_path, monkey
 
 
 def test_a_bf16_folder_is_mxnets(tmp_path, capsys):
+    """Only MXNet runs it; another backend is refused."""
     run = make_run(tmp_path / "run").path
     from tools.inference import quantization
     from tools.inference.run import read_run

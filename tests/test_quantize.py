@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run, and a CamVid-like data set whose labels are the run's own answers."""
+    """A run, and a CamVid-like data set whose labels are the run's own predictions."""
     folder = tmp_path_factory.mktemp("quantize")
     run = make_run(folder / "run", width=0.25)
     segmenter = load_segmenter(run.path)[0]
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 
 
 def has_bf16():
-    """Whether MXNet should compute in bf16 here, by the processor's own list."""
+    """Tell by the processor's flags whether MXNet can compute in bf16 here."""
     flags = Path("/proc/cpuinfo").read_text().split()
     limit = os.environ.get("DNNL_MAX_CPU_ISA", "AVX512").upper()
     return {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= {*flags} and "AVX512" in limit
@@ -82,7 +82,7 @@ def test_a_quantised_folder_predicts_nearly_the_same(made, kind, agree, tmp_path
 
 @pytest.mark.parametrize("limit", [None, "AVX2"])
 def test_bf16_without_avx512_is_refused_in_one_sentence(made, limit, tmp_path):
-    """oneDNN's own limit makes every processor one without AVX-512."""
+    """DNNL_MAX_CPU_ISA=AVX2 makes oneDNN ignore AVX-512 on every processor."""
     if limit is None and has_bf16():
         pytest.skip("this processor has bf16")
     folder = tmp_path / "bf16"
@@ -125,7 +125,7 @@ def test_a_projections_negative_values_count(made):
         quantization.segmenter_of(one).forward(data)
         for one in (run, quantization.to_int8(run, [noise(72, 96)], ()))
     )
-    assert np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean()) < 0.04  # 0.15 without
+    assert np.sqrt(((found - exact) ** 2).mean() / (exact**2).mean()) < 0.04  # 0.15 if cut off
 
 
 def test_layers_can_stay_in_float(made):
@@ -136,7 +136,7 @@ def test_layers_can_stay_in_float(made):
     count = [one.symbol.tojson().count('"quantized": "true"') for one in (whole, part)]
     assert count[0] - count[1] == 5  # two ASPP paths, three convolutions of the stem
     operators = [node["op"] for node in json.loads(whole.symbol.tojson())["nodes"]]
-    # Integers go from layer to layer, but for the image, two ASPP paths and a ReLU for each stage.
+    # Layers exchange integers, except at the image, two ASPP paths and a ReLU for each stage.
     assert operators.count("_contrib_quantize_v2") == 1 + 4
     assert operators.count("_contrib_dequantize") == 2 + 4
     expected = quantization.segmenter_of(run).cell_probabilities(images[0])
@@ -208,4 +208,4 @@ def test_memory_stays_over_many_sizes(made):
     for size in sizes:
         segmenter.labels(np.zeros((8 + 8 * (size % 15), 8 + 8 * (size // 15), 3), np.uint8))
         after.append(psutil.Process().memory_info().rss)
-    assert after[-1] - after[74] < 12 << 20  # 25 and more where what is kept has no bound
+    assert after[-1] - after[74] < 12 << 20  # 25 MB and more without a limit on what is kept

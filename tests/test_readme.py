@@ -1,4 +1,4 @@
-"""README and docs/ stay true: commands, options, configs and files that they name are there."""
+"""README and docs/ match the project: the commands, options, keys and files they name exist."""
 
 import inspect
 import re
@@ -19,13 +19,13 @@ COMMANDS = sorted(set(re.findall(r"python ((?:train|tools)/\w+\.py)([^\n#`]*)", 
 @pytest.mark.parametrize(("file", "arguments"), COMMANDS)
 def test_a_command_exists_and_knows_its_options(file, arguments):
     source = (PROJECT / file).read_text()
-    shared = re.findall(r"^    (add_\w+)\(", source, re.MULTILINE)  # options that several have
+    shared = re.findall(r"^    (add_\w+)\(", source, re.MULTILINE)  # options that commands share
     while shared:
         body = inspect.getsource(getattr(options, shared.pop()))
         source += body
         shared += re.findall(r"^    (add_\w+)\(", body, re.MULTILINE)
     if file == "train/launch.py":
-        arguments = arguments.split(" -- ")[0]  # what follows are train_model.py's
+        arguments = arguments.split(" -- ")[0]  # options after -- are train_model.py's
     for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", arguments):
         assert option == "--help" or f'"{option}"' in source, option
 

@@ -24,7 +24,7 @@ from tools.dataset import packing
 from tools.dataset.packing import pack
 from train import RunError, atomic
 
-HW = (301, 467)  # no multiple of a tile
+HW = (301, 467)  # not multiples of the tiles' side
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -46,7 +46,7 @@ MAGIC = (0xCED7230A).to_bytes(4, "little")
 
 
 def test_records_that_hold_recordio_s_own_mark_are_read_back(tmp_path):
-    """MXNet cuts a record where its content has the mark at a whole word; all comes back."""
+    """MXNet splits a record where its content has the mark at a whole word; reading joins it."""
     stored = np.resize(np.frombuffer(MAGIC, np.uint8), (100, 120, 3))
     # OpenCV's PNG holds differences to the pixel on the left, of RGB.
     image = np.ascontiguousarray(np.cumsum(stored, axis=1, dtype=np.uint8)[:, :, ::-1])
@@ -108,7 +108,7 @@ def test_lossless_records_and_the_cache_give_the_bits_of_direct_mode(data, tmp_p
     assert prepare(data, tmp_path) == 5
     direct = batches(open_frames("folders", data, "train"))
     assert_equal(batches(open_frames("folders", tmp_path, "train")), direct)
-    for room in (1, 100):  # MB: for one frame and a bit, for all
+    for room in (1, 100):  # MB: room for one frame, and for all
         assert_equal(batches(open_frames("folders", data, "train", cache_mb=room)), direct)
     assert_equal(batches(open_frames("folders", tmp_path, "train", cache_mb=1)), direct)
 
@@ -232,7 +232,7 @@ def test_more_shards_than_files_that_may_be_open(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("missing", [1, 3000, 100_000])
 def test_a_full_disk_leaves_no_short_shard(data, tmp_path, missing):
-    """The last block is the one whose loss MXNet does not report."""
+    """MXNet does not report the loss of the last block."""
     prepare(data, tmp_path / "whole")
     size = (tmp_path / "whole/train-0000.rec").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_no_short_shard(data, tmp_path, missing):
 
 
 def test_a_damaged_record_of_an_earlier_pack_is_named(data, tmp_path):
-    """Packing again without a word would hide that the disk loses content."""
+    """A second pack without an error would hide that the disk damages files."""
     prepare(data, tmp_path)
     (tmp_path / "train.frames.json").unlink()
     progress = tmp_path / ".train-0000.json"

@@ -1,4 +1,4 @@
-"""The report, by its data and in a real browser."""
+"""The HTML report: its data, its text, and the page in a real browser."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def save(path, array):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four CamVid-like frames of 2 or 3 classes; a share of 0.1, 0.2 ... of the rows is wrong."""
+    """Write four CamVid-like frames of two classes; 3, 6, 9 and 12 of their 28 rows are wrong."""
     root = tmp_path_factory.mktemp("report")
     random = np.random.default_rng(0)
     for number, name in enumerate(NAMES):
@@ -78,6 +78,7 @@ def test_overlay_and_shrink():
 
 
 def test_choice_of_frames():
+    """The worst and best frames, and the worst of each class."""
     means = [0.5, 0.1, None, 0.9, 0.3, 0.7]
     frames = [
         {"mean_iou": mean, "iou": [mean, 0.2 if number == 4 else None]}
@@ -102,7 +103,7 @@ def test_the_page_has_every_measure_of_each_class(page):
     assert rows[0] == ["%", "IoU", "precision", "recall", "Dice", "boundary IoU"]
     name = load_dataset("camvid").train_classes[3].name
     (found,) = [row for row in rows if row[0] == name]
-    # Of 4 x 28 rows of it 25 + 22 + 19 + 16 are found, and no other pixel is called so.
+    # 25 + 22 + 19 + 16 of its 4 x 28 rows are found, and no other pixel is predicted as it.
     assert found[1:5] == ["73.21", "100.00", "73.21", "84.54"]
     assert 0 < float(found[5]) < 100
 
@@ -129,6 +130,7 @@ def test_layers_and_rows(folder):
 
 @pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed (apt-get install chromium)")
 def test_in_a_browser(page):
+    """Sorting, classes, keys and a phone's screen work, with no error and no other request."""
     names = "JSON.stringify([...document.querySelectorAll('article')]" \
         ".filter(e => !e.hidden).map(e => e.dataset.name))"  # fmt: skip
     change = "(s => {{ s.value = {}; s.dispatchEvent(new Event('change')); }})({})"
@@ -149,7 +151,7 @@ def test_in_a_browser(page):
         assert browser.run(loaded) is True
         assert browser.run("document.images.length") == 4 * 5 + 1
 
-        # A class shows the frames that have it, by its score; once more shows all.
+        # A click on a class shows the frames that have it, by its score; the next click shows all.
         car = "document.querySelector('#classes button[data-class=\"8\"]').click()"
         browser.run(car)
         assert shown() == ["b <i>&", "d"]
@@ -220,6 +222,7 @@ def test_missing_files_are_named(folder, tmp_path, spoil, message, capsys):
 
 
 def test_kitti(tmp_path):
+    """The page has KITTI's scores, of all frames or of those in --names."""
     random = np.random.default_rng(0)
     calibration = "P2: 10 0 5 0 0 10 0 0 0 0 1 0\nR0_rect: 1 0 0 0 1 0 0 0 1\n" \
         "Tr_cam_to_road: 1 0 0 0 0 1 0 -2 0 0 1 0\n"  # fmt: skip
@@ -266,6 +269,7 @@ def test_kitti_without_a_road_frame(tmp_path, capsys):
 
 
 def test_values_that_fit_label_ids_and_train_ids(tmp_path, capsys):
+    """They are refused unless --values says which."""
     labels = np.full((9, 11), 7, np.uint8)
     labels[:4] = 11
     save(tmp_path / "truth/a_000000_000019_gtFine_labelIds.png", labels)

@@ -27,7 +27,7 @@ SMALL = [
 
 
 def commands():
-    """Yield the page's python lines as words, with its shell variables put in."""
+    """Yield the page's python commands as words, with its shell variables replaced."""
     variables = {}
     for line in re.findall(r"^    (\S.*)$", PAGE, re.MULTILINE):
         for name, value in variables.items():
@@ -41,7 +41,7 @@ def commands():
 
 
 def resnet(blocks, stem):
-    """Names and shapes of a bottleneck ResNet in torchvision (timm for a stem of three)."""
+    """Names and shapes of a bottleneck ResNet in torchvision (in timm for a stem of three)."""
     names = ("conv1",) if len(stem) == 1 else ("conv1.0", "conv1.3", "conv1.6")
     norms = ("bn1",) if len(stem) == 1 else ("conv1.1", "conv1.4", "bn1")
     layers, wide = [], 3
@@ -132,9 +132,9 @@ def save_sbd(voc):
 
 
 def run(words):
-    """Run a command in this process; it must end well."""
+    """Run a command in this process; it must succeed."""
     command = import_module(words[0].removesuffix(".py").replace("/", "."))
-    # The generated weights never learned from an image, and the check says so.
+    # The generated weights were never trained, so this check has to end with 1.
     disagree = words[:2] == ["tools/convert_weights.py", "check"]
     assert command.main(words[1:]) == disagree, shlex.join(words)
 

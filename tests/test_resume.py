@@ -1,4 +1,4 @@
-"""A run that is interrupted and resumed ends with the bits of one that is not."""
+"""A run that is interrupted and resumed ends with the same bits as an unbroken one."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def test_a_signal_to_the_group_saves_and_resuming_gives_the_same_bits(
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_still_ends_with_the_same_bits(root, tmp_path):
-    """Long enough to be killed four times, however fast the machine is."""
+    """The run is long enough to be killed four times, however fast the machine is."""
     out, random, last = tmp_path / "out", np.random.default_rng(5), "model-0012.params"
     options = ("--set=solver.epochs=12", "--set=data.val_split=")
     whole = training.train(root, tmp_path / "whole", *options)
@@ -109,7 +109,7 @@ def test_two_stops_inside_one_epoch_and_one_at_its_end(root, unbroken, tmp_path)
 
 @pytest.mark.slow
 def test_a_batch_in_parts_is_never_left_half_done(root, tmp_path):
-    """Stopped after its first update, killed within a later one, it ends with the same bits."""
+    """A run that is stopped after one update and killed in a later one ends with the same bits."""
     parts = ("--set=solver.accumulate=2", "--set=solver.checkpoint_every=1")
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert training.train(root, whole, *parts).returncode == 0
@@ -156,19 +156,19 @@ def test_a_changed_config_is_refused_unless_told(root, tmp_path):
     assert "solver.momentum: 0.9 -> 0.5" in ended.stderr
     told = ["--resume", "--allow-changes", "--set=solver.momentum=0.5", "--time-limit", "0"]
     assert training.train(root, out, *told).returncode == SAVED
-    # What can't be, even if told, changes nothing.
+    # A change that is impossible is refused all the same, and changes no file.
     ended = training.train(root, out, *told, "--set=network.width=0.1")
     assert ended.returncode == 2
     assert "conv1_1_3x3_s2_weight is (3, 3, 3, 3), the network has (6, 3, 3, 3)" in ended.stderr
     config, symbol = (out / "config.cfg").read_text(), (out / "model-symbol.json").read_text()
     assert "\nmomentum = 0.5 " in config and "\nwidth = 0.05 " in config
-    # A network of the same parameters can, and the graph is written anew.
+    # A change that keeps the parameters' shapes is accepted, and the graph is written anew.
     assert training.train(root, out, *told, "--set=network.aspp=1,3").returncode == SAVED
     assert (out / "model-symbol.json").read_text() != symbol
 
 
 def test_changed_data_are_refused_unless_told(tmp_path):
-    """One image fewer, which makes as many batches; and another class table of the same name."""
+    """An image is removed, which keeps the number of batches; then the class table changes."""
     root, out = training.write_frames(tmp_path / "data"), tmp_path / "out"
     table = root / "mine.yaml"
     table.write_text((training.PROJECT / "configs/datasets/camvid.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Free space: looked at before the work whose size is known, and said with what is needed."""
+"""Disk space is checked before work whose size is known; the error says what is needed."""
 
 import subprocess
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def free(monkeypatch):
 
 @pytest.fixture
 def one_megabyte(tmp_path):
-    """A real disk that small."""
+    """Mount a real file system of 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -81,7 +81,7 @@ def test_probability_maps_that_do_not_fit_are_refused_before_the_first(
     assert "none: the probability maps of 3 images take about " in said
     assert said.count("\n") == 1
     assert not (tmp_path / "none").exists()
-    free(int(1.2 * packed[0] * sum(pixels) / pixels[0]))  # they are packed, so it is enough
+    free(int(1.2 * packed[0] * sum(pixels) / pixels[0]))  # enough, as the maps are compressed
     assert save_maps(images, model, tmp_path / "packed") == 0
 
 
@@ -106,7 +106,7 @@ def test_a_search_whose_journal_does_not_fit_is_refused(images, tmp_path, free, 
     for number, hw in enumerate([(40, 56), (80, 112), (40, 56)]):
         write_probabilities(maps / f"{number}.npz", np.full((11, *hw), 1 / 11, np.float32))
         cv2.imwrite(str(truths / f"{number}.png"), np.zeros(hw, np.uint8))
-    free(3 * 2 * 3 * 11 * 11 - 1)  # frames, points with the plain one, signs, numbers
+    free(3 * 2 * 3 * 11 * 11 - 1)  # frames, points (one is unrefined), bytes, numbers
     options = ["--images", images, "--probabilities", maps, "--ground-truth", truths]
     options += ["--dataset", "camvid", "--out", tmp_path / "out", "--grid", "w1=3", "iterations=1"]
     assert crf_search.main([*map(str, options)]) == 2

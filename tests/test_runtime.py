@@ -21,7 +21,7 @@ COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "c++", "g++", "clan
 
 
 def run(code, *prefix, flags=(), path=(), **environment):
-    """Run Python code in a process of its own, where nothing is set for it but `environment`."""
+    """Run Python code in a process of its own, without this one's OMP_NUM_THREADS."""
     inherited = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     environment = {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), **environment}
     return subprocess.run(
@@ -86,7 +86,7 @@ def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp
     compiled = load_segmenter(path, backend="openvino")[0]._model
     assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == 1
 
-    monkeypatch.setattr(data, "allowed_cores", lambda: 5)  # of a cgroup's quota, say
+    monkeypatch.setattr(data, "allowed_cores", lambda: 5)  # for example the quota of a cgroup
     root = training.write_frames(tmp_path / "frames", train=4)
     config = load_config(root / "tiny.cfg", ["data.threads=0"])
     batches = data.open_batches(config, load_dataset("camvid"), root)
@@ -134,11 +134,13 @@ V1 = "11:memory:/job\n4:cpu,cpuacct:/docker/job\n0::/"
     ],
 )
 def test_cgroup_quotas(tmp_path, monkeypatch, membership, files, cores):
+    """The tightest quota of the process's cgroups limits the cores, rounded up."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
     assert cgroup(tmp_path, membership, files) == cores
 
 
 def test_no_cgroups_at_all(tmp_path):
+    """Then the affinity alone counts."""
     assert machine.allowed_cores(tmp_path, tmp_path / "none") == len(os.sched_getaffinity(0))
 
 
@@ -344,7 +346,7 @@ def test_capabilities_that_mxnet_holds_code_for(capability, usable):
 
 @pytest.fixture
 def four_gpus(monkeypatch):
-    """The CUDA build on a machine with GPUs of four generations."""
+    """Stand in for the CUDA build on a machine with GPUs of four generations."""
     import mxnet as mx
 
     class Features:
@@ -382,6 +384,7 @@ def test_a_gpu_that_is_not_there_is_refused(four_gpus):
 
 @pytest.mark.parametrize("text", ["", "0,", "x", "0,0", "-1x", "0;1"])
 def test_malformed_gpu_lists(four_gpus, text):
+    """They are refused with what is expected."""
     with pytest.raises(ConfigError, match="--gpus: expected different numbers"):
         runtime.contexts(text)
 

@@ -1,4 +1,4 @@
-"""The iterator on real files: equal for any thread count, exact, errors that name the file."""
+"""The iterator on real files: the same batches for any thread count, and errors name the file."""
 
 import gc
 import os
@@ -99,7 +99,7 @@ def test_outside_the_image_is_the_mean_and_the_ignore_label(root):
 
 
 def test_a_crop_is_turned_about_its_centre_with_its_label(root, monkeypatch):
-    """By a right angle against the clock, the image as large as the crop: by hand."""
+    """By hand: a turn by 90 degrees counter-clockwise of an image as large as the crop."""
     monkeypatch.setattr(data_iter.crops, "draw_angle", lambda random, rotate: 90.0)
     reader = crops(root, crop_hw=(61, 83), mirror=False, rotate=90)
     image = np.empty((3, 61, 83), np.float32)
@@ -178,7 +178,7 @@ def test_parts_differ_by_one_at_most_and_give_equally_many_batches(root):
         lengths.append(len(found))
         indices.append(set(found))
         iterator.close()
-    assert lengths == [3, 3, 3, 3]  # a part of two repeats one, so that none waits for the others
+    assert lengths == [3, 3, 3, 3]  # parts of two frames repeat one, so that no worker waits
     assert sorted(len(part) for part in indices) == [2, 2, 2, 3]
     assert set.union(*indices) == set(range(9))
     with pytest.raises(ValueError, match="part_index 4"):
@@ -260,7 +260,7 @@ def test_the_digest_of_labels_follows_their_values_and_not_their_files(root):
 
 def test_an_iterator_may_be_collected_in_one_of_its_own_threads():
     pool = ThreadPoolExecutor(2)
-    assert pool.submit(_shut_down, pool).result(timeout=20) is None  # not: cannot join itself
+    assert pool.submit(_shut_down, pool).result(timeout=20) is None  # no thread joins itself
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(print)
 
@@ -299,7 +299,7 @@ def test_a_bad_file_is_named_and_nothing_hangs(root, damage):
 @pytest.mark.parametrize("corner", [1, 44])  # a class, and no class
 def test_a_label_is_judged_by_its_whole_file(root, corner):
     label = np.full((61, 83), corner, np.uint8)
-    label[:10, :10] = np.arange(100).reshape(10, 10)  # 5 is in the table's gap, too
+    label[:10, :10] = np.arange(100).reshape(10, 10)  # 5 to 99 are no labels
     for file in (root / "labels/train").iterdir():
         cv2.imwrite(str(file), label)
     reader = crops(root, crop_hw=(8, 8), patches="grid", patch_hw=(8, 8), patch_stride=200)

@@ -1,4 +1,4 @@
-"""Images of any size in, probabilities of each pixel out."""
+"""Segmenters give probabilities and labels of every pixel, for images of any size."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ SIZES = [(37, 53), (1, 1), (8, 8), (360, 480), (64, 41)]
 
 
 class FirstPixel(PixelSegmenter):
-    """Its 'network' answers, for each cell, with the red and green of the cell's first pixel."""
+    """A stand-in network that returns, for each cell, red and green of the cell's first pixel."""
 
     def forward(self, data):
         cell, block = cell_layout(self.network)
@@ -62,7 +62,7 @@ def test_labels_are_the_argmax_of_the_probabilities(hw):
 
 
 class TwoCells(PixelSegmenter):
-    """Says (0.999, 0.001) of an 8x16 image's left feature pixel and (0.3, 0.7) of its right one."""
+    """Predicts (0.999, 0.001) for an 8x16 image's left feature pixel, (0.3, 0.7) for its right."""
 
     def forward(self, data):
         assert data.shape == (1, 3, 8, 16)
@@ -157,7 +157,7 @@ def test_probabilities_sum_to_one(run):
     probabilities = segmenter_of(run).probabilities(noise(45, 31))
     assert probabilities.shape == (11, 45, 31) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
-    assert probabilities.std() > 0.01  # a network that says something
+    assert probabilities.std() > 0.01  # the output is not constant
 
 
 @pytest.mark.parametrize(("decoder", "cells_hw"), [("bilinear", (5, 7)), ("deconv", (37, 53))])

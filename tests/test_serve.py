@@ -74,6 +74,7 @@ def encoded(image, kind="PNG"):
 
 
 def test_labels_and_shares(server, run):
+    """The answer is a PNG of labels, or JSON with the share of each class, by the chosen model."""
     image = noise(37, 53)
     expected = load(run).labels(image)
     status, body, headers = server.ask(body=encoded(image))
@@ -113,7 +114,7 @@ def slow():
 
 
 def hostile():
-    """Thirty bodies with what they should be answered."""
+    """Yield thirty bodies, each with its headers and the expected status."""
     whole, photo = encoded(noise(40, 56)), encoded(noise(40, 56), "JPEG")
     broken = bytearray(whole)
     broken[len(whole) // 2] ^= 255
@@ -156,7 +157,7 @@ def test_hostile_uploads_get_a_sentence(server):
     for number, (body, headers, expected) in enumerate(cases):
         try:
             status, answer, _ = server.ask(body=body, headers=headers)
-        except (BrokenPipeError, ConnectionResetError):  # the server has stopped listening to it
+        except (BrokenPipeError, ConnectionResetError):  # the server closed the connection
             assert expected in (408, 413)
             continue
         assert status in (expected, 415 if expected == 413 else expected), (number, answer)
@@ -204,6 +205,7 @@ def test_sigterm_finishes_what_runs(run):
 
 @pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed (apt-get install chromium)")
 def test_the_page_in_a_browser(server, tmp_path):
+    """Two models segment an upload side by side; the pointer shows the class below it in both."""
     picture = tmp_path / "street.png"
     Image.fromarray(noise(60, 80)).save(picture)
     with Browser() as browser:

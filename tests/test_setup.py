@@ -107,11 +107,11 @@ def test_every_import_is_declared(setup):
                     names = [node.module]
                 foreign = {name.split(".")[0] for name in names} - set(PACKAGES)
                 foreign -= sys.stdlib_module_names if sys.version_info >= (3, 10) else foreign
-                foreign -= {"torch"}  # only read with where a user has it: tools/weights/arrays.py
+                foreign -= {"torch"}  # optional: tools/weights/arrays.py uses it if installed
                 assert {name.lower() for name in foreign} <= declared, path
 
 
-# ---- the Makefile, with a Python that only writes down what it is asked to do
+# ---- the Makefile, with a stand-in for Python that only logs its arguments
 
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -125,7 +125,7 @@ esac
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder with what the set-up reads, and a function that runs make there."""
+    """Copy the files that the set-up reads; return a function that runs make there."""
     for name in ("Makefile", "setup.py", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "include").mkdir()

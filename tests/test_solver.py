@@ -22,6 +22,8 @@ from train.errors import RunError
 from train.initial import initial_params
 from train.run_dir import RunDir
 from train.schedule import Length, learning_rate, server_scheduler
+from train.stop import StopWish
+from train.trainer import train
 
 LAST = "model-0003.params"
 
@@ -57,7 +59,7 @@ def test_it_says_how_it_goes(run):
 
 
 def test_people_are_told_what_is_trained_how_it_goes_and_what_comes_next(root):
-    """Also which epoch is the best; ``--epoch best`` finds it. stop_after ends a run, for good."""
+    """The log also names the best epoch. A run that stop_after ended stays ended with --resume."""
     out = root / "still"
     settings = ("--set=solver.lr=0", "--set=solver.stop_after=2", "--set=solver.epochs=9")
     settings += ("--set=solver.learn_bn_epochs=1", "--set=solver.log_every=5")
@@ -93,7 +95,7 @@ def test_no_best_epoch_is_known_without_a_validation(tmp_path):
 
 def test_learning_rate_is_the_papers_polynomial(run):
     rates = {r["iteration"]: r["lr"] for r in training.log(run) if "lr" in r}
-    for iteration, rate in rates.items():  # a record is of the iteration before, counted from 0
+    for iteration, rate in rates.items():  # the log counts iterations from 1, the formula from 0
         assert rate == pytest.approx(0.05 * (1 - (iteration - 1) / 15) ** 0.9)
 
 
@@ -130,7 +132,7 @@ def test_statistics_are_learned_two_epochs_and_then_fixed(run):
 
 @pytest.fixture(scope="module")
 def literal(root):
-    """Section 4.1.3 to the letter, under a rate that steps down; BN is learned in two epochs."""
+    """A run that learns BN for two epochs and then fixes all of it, with a rate that steps down."""
     out = root / "literal"
     ended = training.train(
         root, out, solver__fixed_bn="all", solver__schedule="step", solver__step_epochs=1
@@ -140,7 +142,7 @@ def literal(root):
 
 
 def moved(run, kind, start, end):
-    """Which arrays of a kind differ between the checkpoints of two epochs."""
+    """For the arrays of a kind, the set of answers to: does it differ between two epochs?"""
     first, second = (training.arrays(run, f"model-{epoch:04d}.params") for epoch in (start, end))
     return {not np.array_equal(first[n], second[n]) for n in first if n.endswith(kind)}
 
@@ -185,7 +187,7 @@ def test_learning_rates_by_hand():
 
 
 def test_new_layers_begin_as_the_release_s(root):
-    """Xavier(factor_type="in", magnitude=2.34) is uniform: within the bound and as wide as it."""
+    """Xavier(factor_type="in", magnitude=2.34) draws uniformly within its bound."""
     config = load_config(root / "tiny.cfg", ["network.width=0.5"])
     params = initial_params(config, load_dataset(config.data.dataset))[0]
     for name in ("conv5_1_3x3_weight", "conv4_2_1x1_increase_weight", "fc1_camvid_c1_weight"):
@@ -312,6 +314,27 @@ def test_a_start_that_fails_leaves_the_corrected_command_free(root, tmp_path, th
     assert ended.returncode == 75, ended.stderr
 
 
+def test_a_folder_with_the_users_own_class_table_is_refused_and_kept(root, tmp_path):
+    (tmp_path / "out").mkdir()
+    own = tmp_path / "out" / "dataset.yaml"
+    own.write_text("classes: [road]\n")
+    ended = training.train(root, tmp_path / "out")
+    assert ended.returncode == 2 and "the folder is not empty" in ended.stderr
+    assert own.read_text() == "classes: [road]\n"
+
+
+def test_the_end_of_an_epoch_saves_once(root, tmp_path, monkeypatch):
+    """Even if checkpoint_every divides the epoch."""
+    saved, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *a: (saved.append(a[1]), save(*a))[1])
+    settings = ["solver.checkpoint_every=1", "solver.epochs=1", "solver.learn_bn_epochs=1"]
+    config = load_config(root / "tiny.cfg", settings)
+    dataset, devices = load_dataset(config.data.dataset), [mx.cpu()]
+    with StopWish(None) as stop:
+        assert train(config, dataset, root, tmp_path / "out", devices, stop=stop) == 0
+    assert saved and len(saved) == len(set(saved))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_one_line(root, tmp_path):
     tmp_path.chmod(0o500)
@@ -345,9 +368,20 @@ def test_a_run_begins_from_the_parameters_of_another(run, root, tmp_path):
                            solver__learn_bn_epochs=0)  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "loaded" in ended.stderr
-    assert ended.stderr.count("the batch-norm statistics") == 1  # whether they suit the images
+    assert ended.stderr.count("the batch-norm statistics") == 1  # do they match the images?
     trained = training.arrays(run, LAST)
     assert training.same(training.arrays(out, "model-0002.params"), trained)
+
+
+def test_a_damaged_run_does_not_start_another(run, root, tmp_path):
+    shutil.copytree(run, tmp_path / "copy")
+    file = tmp_path / "copy" / LAST
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
+    config = load_config(root / "tiny.cfg", [f"solver.init_from={tmp_path}/copy"])
+    with pytest.raises(RunError, match="damaged"):
+        initial_params(config, load_dataset(config.data.dataset))
 
 
 def test_what_is_taken_over_is_listed(run, root, tmp_path, caplog):

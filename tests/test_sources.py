@@ -1,4 +1,4 @@
-"""What predict.py takes beside single images: several names, lists, patterns, videos."""
+"""What predict.py takes besides single images: several names, lists, patterns, videos."""
 
 import io
 import signal
@@ -50,6 +50,7 @@ def read_film(path):
 
 
 def test_names_of_every_kind(pictures, monkeypatch):
+    """Files, folders, patterns, lists, standard input and videos; other names are refused."""
     out = pictures / "out"
 
     def names(*sources):

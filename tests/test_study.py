@@ -16,12 +16,13 @@ from training import PROJECT, TINY, write_frames
 
 from configs.datasets import load_dataset
 from tools import make_toy_data
-from tools import study as command  # the room is tools.studies
+from tools import study as command  # its modules are in tools.studies
 from tools.studies.figure import most_gridding
 from tools.studies.measures import gridding, size_counts, size_ious
 from tools.studies.plan import read_study
 from tools.studies.results import RESULTS, append_result, read_results
 from tools.studies.running import prediction_folder
+from tools.studies.scoring import link_images
 from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
 from tools.studies.table import markdown, tabulate
 from train.data import open_batches
@@ -80,6 +81,8 @@ def test_a_study_file_of_windows_is_read(tmp_path):
         ("network.decoder", "network.decodr", "did you mean 'decoder'"),
         ("paper: 74.3", "network: other", "network 'other'"),
         ("paper: 74.3", "paper: high", "paper: found 'high'"),
+        ("watch: [building]", "watch: [bilding]", "cityscapes has no class 'bilding'"),
+        ("seeds: [1, 2]", "seeds: [1]\nmetric: max_f", "expected max_f for KITTI road"),
     ],
 )
 def test_a_wrong_study_file_gets_one_sentence(tmp_path, capsys, old, new, said):
@@ -106,6 +109,28 @@ def test_a_change_invalidates_the_rows_that_it_changes_and_no_other(tmp_path, ca
         read_results(tmp_path, changed)
     assert command.drop_changed(tmp_path, changed) == 1
     assert list(read_results(tmp_path, changed)) == [("duc", 1)]
+
+
+def test_results_of_another_split_are_refused(tmp_path):
+    study = read_study(write_study(tmp_path))
+    append_result(tmp_path, line(study, "duc", 1, score=0.5, split="val", metric="mean_iou"))
+    append_result(tmp_path, line(study, "duc", 2, score=0.5))  # of a version without the two keys
+    assert len(read_results(tmp_path, study)) == 2
+    changed = read_study(write_study(tmp_path, f"split: test\n{STUDY}"))
+    with pytest.raises(
+        RunError, match="line 1: scored by mean_iou on 'val', expected .* on 'test'"
+    ):
+        read_results(tmp_path, changed)
+
+
+def test_the_images_are_those_of_the_present_data_root(tmp_path):
+    out = tmp_path / "out"
+    for name in ("first", "second"):
+        root = write_frames(tmp_path / name)
+        study = read_study(write_study(root))
+        link_images(study, study.rows[0], root, out)
+        targets = [file.resolve() for file in out.iterdir()]
+        assert len(targets) == 3 and all(root in target.parents for target in targets)
 
 
 def test_a_half_written_line_is_no_result(tmp_path):
@@ -261,7 +286,7 @@ def test_a_study_that_is_killed_goes_on_and_ends_with_an_equal_table(tmp_path, c
             first.communicate()
             done = (out / RESULTS).read_text()
             assert done.count("\n") == 1  # duc is finished, bilinear is not
-            time.sleep(1)  # the trainer, which the kernel has told, saves and ends
+            time.sleep(1)  # the trainer gets a signal from the kernel, saves and ends
             first = start(file, data, out)
         said = first.communicate(timeout=250)[0]
         assert first.returncode == 0, said
@@ -277,6 +302,7 @@ def test_a_study_that_is_killed_goes_on_and_ends_with_an_equal_table(tmp_path, c
 
 @pytest.mark.slow
 def test_roads_are_scored_from_above(tmp_path):
+    """A study with metric max_f scores KITTI's bird's-eye view."""
     made = ("--layout", "kitti", "--size", "64,208", "--frames", "15")
     assert make_toy_data.main(["--out", str(tmp_path / "toy"), *made]) == 0
     (tmp_path / "tiny.cfg").write_text(TINY)

@@ -173,7 +173,7 @@ def test_nothing_is_left_of_a_wrong_submission(city, spoil, message, capsys):
 
 @pytest.mark.parametrize("source", ["predictions", "model"])
 def test_names_are_looked_at_before_the_work(city, monkeypatch, capsys, source):
-    """No prediction is read and no network loaded, of however many frames."""
+    """Wrong names are reported before a prediction is read or a network is loaded."""
     (city / "out/berlin_000000_000019.png").rename(city / "out/odd.png")
     for name in ("read_label", "model_pictures"):
         monkeypatch.setattr(f"tools.export_submission.{name}", None)
@@ -236,6 +236,7 @@ def test_check_tells_train_ids(city, capsys):
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
 def test_what_is_no_archive(tmp_path, content, capsys):
+    """It is refused with one line."""
     for dataset in ("cityscapes", "voc"):
         if content is not None:
             (tmp_path / "x").write_bytes(content)
@@ -274,11 +275,12 @@ def test_damaged_archives_are_named(tmp_path, capsys):
             content = bytearray(whole)
             content[place] ^= 170
             (tmp_path / file).write_bytes(content)
-            assert export(dataset, "--check", tmp_path / file) in (1, 2)  # a member, or the whole
+            assert export(dataset, "--check", tmp_path / file) in (1, 2)  # a member, or the file
             assert capsys.readouterr().err.startswith(f"error: {tmp_path / file}: ")
 
 
 def test_paths_that_lead_out_of_the_archive(city, voc, capsys):
+    """The check reports each of them as a member that is not expected."""
     good = png(np.full(HW, 7, np.uint8))
     names = ["../berlin_000000_000019.png", "/berlin_000000_000019.png", "a/../munich_3_19.png"]
     write_zip(city / "c.zip", [(name, good) for name in names])
@@ -399,6 +401,7 @@ def voc(tmp_path):
 
 @pytest.mark.parametrize("comp", ["comp5", "comp6"])
 def test_voc(voc, comp):
+    """The archive passes its check and holds the predicted labels with VOC's palette."""
     out = voc / "results.tar"
     options = ("--data-root", voc / "VOC2012", "--comp", comp)
     assert export("voc", "--predictions", voc / "out", "--out", out, *options) == 0

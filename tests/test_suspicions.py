@@ -1,4 +1,4 @@
-"""What prepare_data.py check finds that no single file shows."""
+"""Faults that prepare_data.py check finds by comparing files, and how it prints them."""
 
 import shutil
 
@@ -19,7 +19,7 @@ TABLE += "".join(f"  - c{n}\n" for n in range(2, 8))
 
 @pytest.fixture
 def root(tmp_path):
-    """24 frames of a road with a car on it and something else, and 3 to validate."""
+    """Write 24 training frames with a road, a car and a third class, and 3 validation frames."""
     random = np.random.default_rng(2)
     for split, count in (("train", 24), ("val", 3)):
         for kind in ("images", "labels"):

@@ -1,4 +1,4 @@
-"""Resizing a window against resizing the whole; random crops against their limits."""
+"""Resized windows equal parts of the resized image; crops, colours, rotation and blur by hand."""
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ def test_window_equals_the_part_of_the_resized_whole(scale, corner):
 
 @pytest.mark.parametrize(("scale", "side"), [(0.35, 1010), (0.65, 2048), (1.3, 2048)])
 def test_scales_that_are_no_binary_fractions_give_the_whole_s_pixels(scale, side):
-    """Rounding moves borders of pixels, and ends of images: here by where a part begins."""
+    """The pixels must not depend on where the window begins, although positions are rounded."""
     label = np.random.default_rng(4).integers(0, 250, (8, side), np.uint8)
     image = cv2.merge([label, label, label])
     for pixels, how, tolerance in ((image, cv2.INTER_LINEAR, 1), (label, cv2.INTER_NEAREST, 0)):
@@ -105,14 +105,14 @@ PIXELS = np.array([[[10, 20, 30], [200, 100, 50], [128, 128, 128]]], np.uint8)  
 def test_colours_by_hand(jitter, expected):
     found = change_appearance(PIXELS, draw_colours(Fixed(), jitter), 0.0)[0]
     turned = [np.roll(np.asarray(expected), shift, axis=1) for shift in (0, 1)]
-    allowed = turned if jitter[3] else turned[:1]  # either sense of turning is a third of a circle
+    allowed = turned if jitter[3] else turned[:1]  # either direction is right
     assert min(np.abs(found.astype(int) - e).max() for e in allowed) <= 1
 
 
 @pytest.mark.parametrize("angle", [0, 5, -30, 45, 90, 137, 180])
 def test_the_window_of_a_turned_crop_holds_its_corners_and_not_much_more(angle):
     height, width = enclosing((48, 91), angle)
-    assert (height - 48) % 2 == (width - 91) % 2 == 0  # one centre
+    assert (height - 48) % 2 == (width - 91) % 2 == 0  # the same centre
     corners = np.array([[24, 45.5], [24, -45.5]])
     turned = np.radians(angle)
     turn = np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])

@@ -1,4 +1,4 @@
-"""The validation: an interruption costs no frame, and the launcher hears of its progress."""
+"""Validation: an interruption loses no frame, and the launcher is told of its progress."""
 
 import os
 
@@ -28,7 +28,7 @@ class Frames:
 
 
 class AllOnes:
-    """Predicts class 1 everywhere, and wishes to stop after so many frames."""
+    """Predicts class 1 everywhere, and requests a stop after ``after`` frames."""
 
     def __init__(self, stop=None, after=99):
         self.count, self._stop, self._after = 0, stop, after
@@ -43,7 +43,7 @@ class AllOnes:
 def test_an_interrupted_validation_goes_on_from_where_it_was():
     dataset = load_dataset("camvid")
     whole = validate(AllOnes(), Frames(), dataset, StopWish(), Progress(), lambda *seen: None)
-    assert whole["val_iou"][:2] == [0, 3 * (5 + 4 + 3 + 2 + 1) / 75]  # truth 1 of 75 predicted
+    assert whole["val_iou"][:2] == [0, 3 * (5 + 4 + 3 + 2 + 1) / 75]  # class 1 in 45 of 75 pixels
     progress, stop = Progress(), StopWish()
     first, numbers = AllOnes(stop, after=2), []
     ended = validate(
@@ -61,7 +61,7 @@ def test_an_interrupted_validation_goes_on_from_where_it_was():
 
 
 def test_the_launcher_hears_that_a_validation_gets_on(monkeypatch):
-    """The count of iterations is repeated, which tells that the worker does not stand still."""
+    """The worker sends its iteration count again, so the launcher sees that it does not hang."""
     reading, writing = os.pipe()
     monkeypatch.setenv(STEPS_FD, str(writing))
     workers = Workers("dist_sync")

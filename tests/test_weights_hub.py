@@ -1,4 +1,4 @@
-"""Downloads, against a stand-in of the hub on the loopback device."""
+"""Downloads from a stand-in for the Hugging Face hub on the loopback device."""
 
 import hashlib
 import http.server
@@ -21,7 +21,7 @@ pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Serves one repository of one file, in the way of the hub's public interface."""
+    """Serves one repository with one file, as the hub's public interface does."""
 
     content, digest = b"", ""
 
@@ -117,6 +117,7 @@ def test_without_a_network_the_address_is_named(tmp_path):
 
 
 def test_a_name_that_is_no_repository(tmp_path, capsys):
+    """A name without an owner is refused."""
     error = error_of(capsys, "pytorch", "hub:small", "--out", tmp_path / "x.params")
     assert "expected hub:OWNER/NAME" in error
 

@@ -30,7 +30,7 @@ def shapes_of(name):
 
 
 def arrays_of(name):
-    """Arrays of those names and shapes; every one has another value, none takes memory."""
+    """Arrays of those names and shapes, each of a different constant; they take no memory."""
     arrays = {}
     for number, (key, shape) in enumerate(shapes_of(name).items(), start=1):
         kind = np.int64 if key.endswith("num_batches_tracked") else np.float32
@@ -145,7 +145,7 @@ def converted(file, tmp_path):
 
 
 def test_the_same_arrays_give_what_gluoncvs_names_give(small, tmp_path, capsys):
-    """Those are proven by GluonCV's forward pass (test_convert_weights.py)."""
+    """test_convert_weights.py checks the reference, GluonCV's names, by GluonCV's forward pass."""
     zoo, arrays = small
     out = tmp_path / "zoo.params"
     arguments = ["gluoncv", "resnet18_v1b", "--params", str(zoo), "--out", str(out)]

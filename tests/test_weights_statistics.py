@@ -1,4 +1,4 @@
-"""Batch-norm statistics: true ones for folded weights, and whether they belong to the images."""
+"""Batch-norm statistics: measured for folded weights, and checked against the images."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ SET = [
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Colourful pictures: much red, some green, little blue, as no grey street has it."""
+    """Write pictures of much red, some green and little blue, so that RGB and BGR differ."""
     folder = tmp_path_factory.mktemp("photographs")
     for number, hw in enumerate([(240, 300), (300, 240), (256, 256), (500, 260)]):
         image = noise(*hw, seed=number) * np.array([1.0, 0.6, 0.25])
@@ -42,7 +42,7 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture
 def folded(tmp_path):
-    """Weights with statistics 0 and 1, as a file."""
+    """Save weights whose statistics are means of 0 and variances of 1."""
     args, auxs = random_params(build_symbol(CONFIG, DATASET))
     for name, value in auxs.items():
         value[:] = float(name.endswith(VARIANCE))
@@ -165,7 +165,7 @@ def test_a_channel_order_that_grey_images_can_not_tell_is_said(folded, tmp_path,
     grey = tmp_path / "grey"
     grey.mkdir()
     cv2.imwrite(str(grey / "0.png"), noise(256, 256)[:, :, :1].repeat(3, 2))
-    options = ["--images", str(grey), *SET, "--set=network.mean_rgb=90,90,90"]  # the last one holds
+    options = ["--images", str(grey), *SET, "--set=network.mean_rgb=90,90,90"]  # the last wins
     out = str(tmp_path / "true.params")
     assert convert_weights.main(["recalibrate", str(folded), "--out", out, *options]) == 0
     assert convert_weights.main(["check", out, *options]) == 0

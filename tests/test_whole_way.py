@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(command, *options):
-    """Run a command in this process; it must end well."""
+    """Run a command in this process; it must succeed."""
     assert command([str(option) for option in options]) == 0
 
 

@@ -23,7 +23,7 @@ def listing(root):
 
 
 def refused(main, argv, root, capsys):
-    """Run a command that has to fail; return its one sentence."""
+    """Run a command that must fail and change no file; return its one sentence."""
     before = listing(root)
     assert main([str(argument) for argument in argv]) == 2
     error = capsys.readouterr().err
@@ -36,7 +36,7 @@ def refused(main, argv, root, capsys):
 
 
 def write_coco(root, segmentation, **changes):
-    """Two images and one annotation; ``changes`` replace parts of the document."""
+    """Write two images and one annotation; ``changes`` replace parts of the document."""
     for name in "ab":
         cv2.imwrite(str(root / f"{name}.png"), np.zeros((*HW, 3), np.uint8))
     document = {
@@ -269,7 +269,7 @@ def test_wrong_labels(own, capsys, kind):
     data = ["--dataset", own / "own.yaml", "--data-root", own]
     assert prepare_data.main(["check", *map(str, data)]) == 1
     assert "1 problem\n" in capsys.readouterr().out
-    if kind != "range":  # a pack holds values as they are, of any class table
+    if kind != "range":  # a pack stores any values
         argv = ["pack", *data, "--split", "val", "--out", own / "packed"]
         refused(prepare_data.main, argv, own, capsys)
 
@@ -283,6 +283,7 @@ def test_a_damaged_image_is_named_itself(own, capsys):
 
 
 def test_other_commands(own, capsys):
+    """predict, panels, crf and the import of COCO refuse a mistake in the same way."""
     (own / "a [b].png").write_bytes(b"no image")
     out = ["--out", own / "deep/new"]
     error = refused(predict.main, [own / "a [b].png", *out], own, capsys)

@@ -49,7 +49,7 @@ keep_checkpoints = 3
 
 
 def write_frames(root, train=20, val=3, hw=(40, 56)):
-    """Every frame another: a bright rectangle (class 1) on a dark ground (class 0)."""
+    """Write frames of a bright rectangle (class 1), each time elsewhere, on a dark ground (0)."""
     random = np.random.default_rng(1)
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "labels"):
@@ -77,7 +77,7 @@ def environment():
 
 
 def train(root, out, *options, **settings):
-    """Train from another directory to the end; return what a process would leave."""
+    """Train to the end, in the directory ``root``; return what a process would have returned."""
     options = [*options, *(f"--set={key.replace('__', '.')}={v}" for key, v in settings.items())]
     return call(root, command(root, out, *options)[2:])
 
@@ -87,7 +87,7 @@ def call(folder, arguments):
     stdout, stderr, here = io.StringIO(), io.StringIO(), Path.cwd()
     log = logging.getLogger()
     handlers, level = log.handlers[:], log.level
-    log.handlers[:] = []  # not pytest's: a process has none
+    log.handlers[:] = []  # without pytest's handlers, as in a process
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
