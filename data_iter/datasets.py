@@ -229,7 +229,7 @@ def _read_voc(path: Path, rows: slice = slice(None)) -> np.ndarray:
     try:
         label = loadmat(path)["GTcls"]["Segmentation"][0, 0]
         return np.ascontiguousarray(label[rows], np.uint8)
-    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # zlib.error, MatReadError and more: SciPy names no common class
         raise DataError(
             f"{path}: not a whole .mat file with GTcls.Segmentation ({error})"
         ) from None

@@ -20,7 +20,7 @@ def receptive_radius(symbol: mx.sym.Symbol) -> int:
     symbol : Symbol
         From :func:`symbols.get_symbol`.
     """
-    nodes = json.loads(symbol.tojson())["nodes"]
+    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
     reach = [0.0] * len(nodes)  # per node: of its output, in pixels of the input
     stride = [1.0] * len(nodes)
     for index, node in enumerate(nodes):

@@ -43,7 +43,7 @@ def fold_batch_norm(
     arg_params : dict of str to NDArray
         Its parameters; it has no auxiliary states.
     """
-    nodes = json.loads(symbol.tojson())["nodes"]
+    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
     norms = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}
     params, given = dict(arg_params), {**arg_params, **aux_params}
     for convolution, norm in norms.items():

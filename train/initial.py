@@ -49,13 +49,17 @@ def initial_params(config: Config, dataset: DatasetSpec) -> tuple[Params, Params
         source = Path(config.solver.source)
         if not source.exists() and (PROJECT / source).exists():
             source = PROJECT / source  # own.cfg names models/camvid, from any folder
-        _take_over(params, _newest(RunDir(source), config) if source.is_dir() else source)
+        if source.is_dir():
+            source, found = _newest(RunDir(source), config)
+        else:
+            found = read_params(source)
+        _take_over(params, found, source)
     return params
 
 
-def _newest(run: RunDir, config: Config) -> Path:
-    """Name the newest parameters of a run; warn if they were trained with other options."""
-    newest = run.params_file(run.newest_epoch())
+def _newest(run: RunDir, config: Config) -> tuple[Path, tuple[Params, Params]]:
+    """Read a run's newest parameters; warn if they were trained with other options."""
+    epoch = run.newest_epoch()
     if run.is_for_inference():
         raise RunError(
             f"{run.path}: int8 and bf16 folders can't be trained; start from the original"
@@ -69,12 +73,13 @@ def _newest(run: RunDir, config: Config) -> Path:
                 "%s was trained with other options, which its parameters need: %s",
                 run.path, "; ".join(found),
             )  # fmt: skip
-    return newest
+    return run.params_file(epoch), run.load_params(epoch)
 
 
-def _take_over(params: tuple[Params, Params], file: Path) -> None:
+def _take_over(params: tuple[Params, Params], source: tuple[Params, Params], file: Path) -> None:
+    """Copy what fits from ``source``, which was read from ``file``, to ``params``."""
     loaded, skipped = set(), []
-    for group, found in zip(params, read_params(file)):
+    for group, found in zip(params, source):
         for name, value in found.items():
             if name in group and group[name].shape == value.shape:
                 group[name] = value.astype("float32")
@@ -84,7 +89,8 @@ def _take_over(params: tuple[Params, Params], file: Path) -> None:
             else:
                 skipped.append(f"{name} is not in this network")
     if not loaded:
-        raise RunError(f"{file}: none of its parameters fits this network; first: {skipped[0]}")
+        first = f"; first: {skipped[0]}" if skipped else ""
+        raise RunError(f"{file}: none of its {len(skipped)} parameters fits this network{first}")
     initialised = [name for group in params for name in group if name not in loaded]
     log.info(
         "%s: %d parameters loaded, %d initialised, %d skipped",

@@ -81,7 +81,7 @@ class RunDir:
                     self.describe(config, dataset)
                 elif not allow_changes:
                     self._check_same(config, dataset)
-                log_to(logging.FileHandler(self.path / "train.log"))
+                log_to(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
                 yield
             except Exception:
                 if not (goes_on or self.log_bytes or read_manifest(self.path)):
@@ -109,7 +109,9 @@ class RunDir:
         self._write("config.cfg", dump(config))
 
     def _check_new(self) -> None:
-        begun = {LOCK, SUMS, "dataset.yaml", "model-symbol.json"}  # what comes before config.cfg
+        begun = {LOCK}
+        if (self.path / SUMS).is_file():  # it lists a file before that is written
+            begun |= {SUMS, "dataset.yaml", "model-symbol.json"}  # what comes before config.cfg
         if any(file.name not in begun for file in self.path.glob("*")):
             raise RunError(
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"

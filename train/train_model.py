@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     if args.data_root is None:
         parser.error(f"--data-root is needed: the folder of the data set. {dataset.home}")
     out = args.out or Path("runs") / args.config.stem
-    if not args.out and config.data.dataset != load_config(args.config).data.dataset:
+    if not args.out and config.sources.get("data.dataset") == "--set":
         out = out.with_name(f"{out.name}-{dataset.name}")  # not the config's own data set
     print(f"training {args.config.stem} in {out}; loading MXNet ...", flush=True)
     with StopWish(args.time_limit) as stop:  # from here on, loading MXNet takes a while

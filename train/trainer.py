@@ -194,7 +194,8 @@ class Trainer:
                 if self.workers.agree(stop.reason is not None):
                     self._save()
                     return False
-                if every and self.progress.iteration % every == 0:
+                at_end = self.progress.batch == len(self.batches)  # the end of an epoch saves
+                if every and self.progress.iteration % every == 0 and not at_end:
                     self._save()
         except RunError:  # training has diverged: the parameters are useless
             raise
@@ -243,8 +244,8 @@ class Trainer:
         progress, solver = self.progress, self.config.solver
         params = self._save()
         writes = self.workers.rank == 0
-        if writes and self.frames and not self._validate(params, stop):
-            self.workers.agree(True)
+        broken_off = bool(writes and self.frames) and not self._validate(params, stop)
+        if self.workers.agree(broken_off):  # only the first validates, and all end together
             return False
         progress.epoch, progress.batch, progress.confusion = progress.epoch + 1, 0, []
         if writes:
@@ -253,7 +254,6 @@ class Trainer:
         if self.module.learns_bn and progress.epoch >= solver.learn_bn_epochs:
             self.module.fix_bn(build_symbol(self.config, self.dataset, training=True), params)
         if solver.stop_after:
-            # Only the first worker validates, and all have to end together.
             progress.set_best(self.workers.from_first("best", progress.best_epoch or 0))
         return not self.workers.agree(stop.reason is not None)
 

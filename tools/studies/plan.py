@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.datasets import load_dataset
 from configs.errors import ConfigError
 from configs.loader import differences, load_config
 from configs.schema import Config
@@ -106,6 +107,16 @@ def read_study(path: Path) -> Study:
             raise ConfigError(
                 f"{path}: row '{row.name}': compare '{row.compare}': expected another row's name"
             )
+    for row in rows:
+        dataset = load_dataset(row.config.data.dataset)
+        if (metric == "max_f") != (dataset.layout == "kitti"):
+            raise ConfigError(
+                f"{path}: metric {metric}: expected max_f for KITTI road and mean_iou for others; "
+                f"row '{row.name}' has {dataset.name}"
+            )
+        for name in found.get("watch", []):
+            if name not in [spec.name for spec in dataset.train_classes]:
+                raise ConfigError(f"{path}: watch: {dataset.name} has no class '{name}'")
     return Study(
         path, found.get("question", ""), metric, found.get("split", "val"), tuple(seeds),
         tuple(map(str, found.get("watch", []))), tuple(rows),

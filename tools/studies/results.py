@@ -64,6 +64,9 @@ def _foreign(line: dict[str, Any], study: Study) -> str:
         return f"{study.path} has no row '{line['row']}' with seed {line['seed']}"
     if row.signature != line["signature"]:
         return f"row '{line['row']}' was run with other settings than {study.path} has now"
+    scored = line.get("split", study.split), line.get("metric", study.metric)
+    if scored != (study.split, study.metric):
+        return f"scored by {scored[1]} on '{scored[0]}', expected {study.metric} on '{study.split}'"
     return ""
 
 

@@ -114,7 +114,8 @@ def run_unit(place: Place, unit: Unit) -> list[str]:
 def _result(place: Place, unit: Unit, row: Row) -> str:
     line = {
         "study": place.study.name, "row": row.name, "seed": unit.seed,
-        "signature": row.signature, "commit": machine.commit(),
+        "signature": row.signature, "split": place.study.split,
+        "metric": place.study.metric, "commit": machine.commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip
     start = time.monotonic()

@@ -34,9 +34,10 @@ def link_images(study: Study, row: Row, data_root: Path, folder: Path) -> Path:
     """Fill a folder with links to the images that are scored; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     for sample in samples_of(study, row, data_root)[1]:
-        link = folder / sample.image.name
-        if not link.is_symlink():
-            link.symlink_to(sample.image.resolve())
+        link, image = folder / sample.image.name, sample.image.resolve()
+        if link.resolve() != image:  # none yet, or one of another data root
+            link.unlink(missing_ok=True)
+            link.symlink_to(image)
     return folder
 
 
