@@ -65,8 +65,7 @@ class RunDir:
             Another job has it; it is not empty and ``resume`` is off; or the run in it was begun
             with another configuration and ``allow_changes`` is off.
 
-        A run that fails before its first record or checkpoint leaves nothing behind, so the
-        corrected command needs no other options.
+        A run that fails before its first record or checkpoint leaves nothing behind.
         """
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -110,8 +109,8 @@ class RunDir:
 
     def _check_new(self) -> None:
         begun = {LOCK}
-        if (self.path / SUMS).is_file():  # it lists a file before that is written
-            begun |= {SUMS, "dataset.yaml", "model-symbol.json"}  # what comes before config.cfg
+        if (self.path / SUMS).is_file():  # digests are written first, so these are a killed start's
+            begun |= {SUMS, "dataset.yaml", "model-symbol.json"}
         if any(file.name not in begun for file in self.path.glob("*")):
             raise RunError(
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"
