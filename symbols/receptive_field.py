@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import json
 
 import mxnet as mx
+
+from .graph import graph_nodes
 
 
 def receptive_radius(symbol: mx.sym.Symbol) -> int:
@@ -20,7 +21,7 @@ def receptive_radius(symbol: mx.sym.Symbol) -> int:
     symbol : Symbol
         From :func:`symbols.get_symbol`.
     """
-    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
+    nodes = graph_nodes(symbol)
     reach = [0.0] * len(nodes)  # per node: of its output, in pixels of the input
     stride = [1.0] * len(nodes)
     for index, node in enumerate(nodes):

@@ -22,7 +22,6 @@ from train.runtime import command  # isort: skip  # sets thread counts before MX
 
 import argparse
 import ast
-import json
 import math
 from dataclasses import dataclass
 
@@ -35,6 +34,7 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.errors import ConfigError
 from configs.loader import load_config
 from configs.schema import Config
+from symbols.graph import graph_nodes
 from tools.shared.options import parse_hw
 from train.atomic import atomic_write
 from train.memory import TrainingMemory, planned_bytes
@@ -128,7 +128,7 @@ def summarise(symbol: mx.sym.Symbol, data_shape: tuple[int, int, int, int]) -> l
     shapes = dict(zip(internals.list_outputs(), output_shapes))
     trained = set(symbol.list_arguments()) - {"data", "seg_loss_label"}
     layers: list[Layer] = []
-    nodes = json.loads(symbol.tojson())["nodes"]
+    nodes = graph_nodes(symbol)
     for node in nodes:
         name = node["name"]
         if node["op"] == "null":

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import mxnet as mx
 import numpy as np
 
+from symbols.graph import graph_nodes
+
 Arrays = Mapping[str, mx.nd.NDArray]
 # The same function as the operator relu. Only this one is fused into the convolution before it, and
 # only this one stays in 8-bit integers.
@@ -43,7 +45,7 @@ def fold_batch_norm(
     arg_params : dict of str to NDArray
         Its parameters; it has no auxiliary states.
     """
-    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
+    nodes = graph_nodes(symbol)
     norms = {node["inputs"][0][0]: node for node in nodes if node["op"] == "BatchNorm"}
     params, given = dict(arg_params), {**arg_params, **aux_params}
     for convolution, norm in norms.items():

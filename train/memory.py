@@ -8,7 +8,6 @@ measured. The constants were fitted to measured peaks, which docs/measurements.m
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -21,6 +20,7 @@ import psutil
 
 from configs.datasets import DatasetSpec
 from configs.schema import Config
+from symbols.graph import graph_nodes
 
 from .errors import RunError
 from .folding import inference_graph
@@ -82,7 +82,7 @@ def _outputs(
         sizes[internals[number].name] += math.prod(shape)
     states = set(symbol.list_auxiliary_states())
     found, learns = [], []
-    for node in json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]:
+    for node in graph_nodes(symbol):
         name = node["name"]
         if node["op"] == "null":
             fixed = name in (*INPUTS, *states) or any(fnmatch(name, one) for one in freeze)
@@ -113,7 +113,7 @@ def predicting_bytes(symbol: mx.sym.Symbol, hw: Sequence[int]) -> int:
     hw : sequence of int
         Height and width as the network sees them.
     """
-    nodes = json.loads(symbol.tojson(remove_amp_cast=False))["nodes"]
+    nodes = graph_nodes(symbol)
     internals = symbol.get_internals()
     _, shapes, _ = internals.infer_shape(data=(1, 3, *hw))
     inputs, (_, classes, _) = symbol.list_inputs(), shapes[-1]

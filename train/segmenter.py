@@ -17,7 +17,7 @@ from symbols.receptive_field import receptive_radius
 
 from .errors import RunError
 from .folding import fold_batch_norm, inference_graph
-from .large import as_json, split_convolutions
+from .large import split_convolutions
 from .memory import check_free, predicting_bytes
 from .network import cell_layout, decoder_of
 
@@ -148,7 +148,7 @@ class Segmenter(PixelSegmenter):
             symbol = inference_graph(symbol)
             symbol, arg_params = fold_batch_norm(symbol, arg_params, aux_params)
             aux_params = {}
-        self.symbol, self._text, self._context = symbol, as_json(symbol), context
+        self.symbol, self._context = symbol, context
         self._seen = (0, 0)  # pixels of the largest image so far, and the bytes that it takes
         self._network = self._split = _Network(symbol, context)
         self._uncut: tuple[int, ...] | None = None  # the last size that is computed as it is
@@ -167,7 +167,7 @@ class Segmenter(PixelSegmenter):
         if self._context.device_type != "cpu" or shape == self._uncut:
             return self._network
         if shape != self._split.shape:
-            symbol = split_convolutions(self.symbol, {"data": shape}, text=self._text)
+            symbol = split_convolutions(self.symbol, {"data": shape})
             if symbol is self.symbol:
                 self._uncut = shape
                 return self._network

@@ -194,8 +194,7 @@ class Trainer:
                 if self.workers.agree(stop.reason is not None):
                     self._save()
                     return False
-                at_end = self.progress.batch == len(self.batches)  # the end of an epoch saves
-                if every and self.progress.iteration % every == 0 and not at_end:
+                if every and self.progress.iteration % every == 0 and not self._at_end:
                     self._save()
         except RunError:  # training has diverged: the parameters are useless
             raise
@@ -208,6 +207,11 @@ class Trainer:
             raise
         return True
 
+    @property
+    def _at_end(self) -> bool:
+        """Whether the last batch of the epoch is done; :meth:`_end_epoch` saves there."""
+        return self.progress.batch == len(self.batches)
+
     def step(self, batch: mx.io.DataBatch) -> None:
         """Train on one batch."""
         progress = self.progress
@@ -219,8 +223,7 @@ class Trainer:
         progress.batch += 1
         self._in_step = False
         self.reporter.step(self.batches.batch_size)
-        at_end = progress.batch == len(self.batches)
-        if progress.batch % self.config.solver.log_every == 0 or at_end:
+        if progress.batch % self.config.solver.log_every == 0 or self._at_end:
             self._log(probabilities, batch)
 
     def _log(self, probabilities: mx.nd.NDArray, batch: mx.io.DataBatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mxnet as mx
 from mxnet.contrib import amp
 
+from symbols.graph import as_json
 from train import machine
 from train.errors import RunError
 
@@ -17,7 +18,7 @@ BF16_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl")  # as /proc/cpuinfo
 
 def is_bf16(symbol: mx.sym.Symbol) -> bool:
     """Whether a graph of ``tools/quantize.py`` computes in bf16."""
-    return "amp_cast" in symbol.tojson(remove_amp_cast=False)
+    return "amp_cast" in as_json(symbol)
 
 
 def require_bf16(backend: str = "mxnet") -> None:

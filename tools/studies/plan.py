@@ -107,8 +107,9 @@ def read_study(path: Path) -> Study:
             raise ConfigError(
                 f"{path}: row '{row.name}': compare '{row.compare}': expected another row's name"
             )
+    tables = {name: load_dataset(name) for name in {row.config.data.dataset for row in rows}}
     for row in rows:
-        dataset = load_dataset(row.config.data.dataset)
+        dataset = tables[row.config.data.dataset]
         if (metric == "max_f") != (dataset.layout == "kitti"):
             raise ConfigError(
                 f"{path}: metric {metric}: expected max_f for KITTI road and mean_iou for others; "
