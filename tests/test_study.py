@@ -61,6 +61,21 @@ def test_a_row_is_its_base_with_its_settings(tmp_path):
     assert bilinear.config.data.scales == (1.0,)
 
 
+def test_settings_of_the_study_hold_for_every_row_that_does_not_change_them(tmp_path):
+    text = STUDY.replace("rows:", "set: {network.decoder: deconv, solver.epochs: 7}\nrows:")
+    duc, bilinear = read_study(write_study(tmp_path, text)).rows
+    assert (duc.config.network.decoder, duc.config.solver.epochs) == ("deconv", 7)
+    assert (bilinear.config.network.decoder, bilinear.config.solver.epochs) == ("bilinear", 7)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_the_paper_s_tables_start_from_imagenet_weights_of_the_row_s_depth(number):
+    for row in read_study(PROJECT / f"configs/studies/table{number}.yaml").rows:
+        depth = row.config.network.depth
+        assert row.config.solver.init_from == f"weights/resnet{depth}.params"
+        assert row.config.network.stride_in == "3x3"
+
+
 def test_a_study_file_of_windows_is_read(tmp_path):
     text = STUDY.replace("does it run", "führt es zum Ziel?")
     file, other = (write_study(tmp_path, text), tmp_path / "small_crlf.yaml")

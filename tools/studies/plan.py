@@ -6,8 +6,9 @@
 ``split``     the frames that are scored
 ``seeds``     whole numbers
 ``watch``     classes whose IoU the table shows
-``rows``      ``name``, ``title``, ``base``, ``set`` (settings over the base), ``paper``
-              (its figure, %), ``compare`` (a row's name), ``network`` (score that row's
+``set``       settings over the base, for every row
+``rows``      ``name``, ``title``, ``base``, ``set`` (over the study's), ``paper`` (its
+              figure, %), ``compare`` (a row's name), ``network`` (score that row's
               network), ``crf``
 """
 
@@ -30,7 +31,7 @@ TYPES = {
     "rows": list, "name": str, "title": str, "set": dict, "paper": (int, float), "compare": str,
     "network": str, "crf": bool,
 }  # fmt: skip
-OF_STUDY = ("question", "base", "metric", "split", "seeds", "watch", "rows")
+OF_STUDY = ("question", "base", "metric", "split", "seeds", "watch", "set", "rows")
 OF_ROW = ("name", "title", "base", "set", "paper", "compare", "network", "crf")
 
 
@@ -147,7 +148,8 @@ def _row(path: Path, where: str, document: Any, study: dict[str, Any], earlier: 
     base = found.get("base", study.get("base"))
     if base is None:
         raise ConfigError(f"{where}: '{name}' has no base, and the study names none")
-    settings = tuple(f"{key}={_text(value)}" for key, value in found.get("set", {}).items())
+    overrides = study.get("set", {}) | found.get("set", {})
+    settings = tuple(f"{key}={_text(value)}" for key, value in overrides.items())
     if any(setting.startswith("experiment.seed=") for setting in settings):
         raise ConfigError(f"{where}: experiment.seed: expected under 'seeds' of the study")
     try:
