@@ -10,7 +10,7 @@ from configs.schema import Network
 from symbols import get_symbol
 from symbols.receptive_field import receptive_radius
 from tools.inference.averaging import Averager, spans
-from tools.inference.backends import load_segmenter
+from tools.inference.predictor import load
 from train.segmenter import PixelSegmenter
 
 
@@ -32,7 +32,7 @@ class Brightness(PixelSegmenter):
 def tiny(tmp_path_factory):
     # Its receptive field is small enough for the small tiles of these tests.
     run = make_run(tmp_path_factory.mktemp("tiles") / "run", dilation="none", aspp=(1,))
-    return load_segmenter(run.path)[0]
+    return load(run.path).segmenter
 
 
 def ramp(height, width):

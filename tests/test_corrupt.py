@@ -70,3 +70,23 @@ def test_the_command_writes_each_kind_the_same_each_time(tmp_path, capsys):
         assert (one == two).all() and (one == corrupt(image, kind, "x", 0)).all()
     assert command.main([str(tmp_path / "no"), "--out", str(tmp_path / "one")]) == 2
     assert "no such image or folder" in capsys.readouterr().err
+
+
+def test_no_result_replaces_an_image(tmp_path, capsys):
+    """A folder of damage may lie beside an image; no result is written where an image is."""
+    for name, value in (("data/x.png", 10), ("data/noise/y.png", 20)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), flat(value))
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for out in ("data", "link"):
+        for source in ("data", "data/noise"):
+            assert command.main([str(tmp_path / source), "--out", str(tmp_path / out)]) == 2
+            error = capsys.readouterr().err
+            assert f"{tmp_path / 'data/noise/y.png'}: a result would replace it" in error
+            assert error.count("\n") == 1
+    assert sorted(file.name for file in (tmp_path / "data").rglob("*")) == [
+        "noise", "x.png", "y.png",
+    ]  # fmt: skip
+    assert (cv2.imread(str(tmp_path / "data/noise/y.png")) == 20).all()
+    assert command.main([str(tmp_path / "data/x.png"), "--out", str(tmp_path / "data")]) == 0
+    assert (cv2.imread(str(tmp_path / "data/x.png")) == 10).all()

@@ -258,8 +258,8 @@ def test_crf_command(folder):
             "frame1.npz: the map is 64x51, its image 9x8",
         ),
         (
-            lambda f: write_probabilities(f / "maps/frame0.npz", np.zeros((4, *HW))),
-            "frame0.npz: it has 4 classes, data set camvid 11",
+            lambda f: write_probabilities(f / "maps/frame1.npz", np.zeros((4, 51, 64))),
+            "frame1.npz: it has 4 classes, data set camvid 11",
         ),
     ],
 )
@@ -268,6 +268,45 @@ def test_bad_input_is_named(folder, spoil, message, capsys):
     assert crf_main(command(folder, "--out", folder / "out")) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def files_of(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_no_result_replaces_an_image(folder, capsys, resume):
+    before = files_of(folder / "images")
+    (folder / "link").symlink_to(folder / "images")
+    for out in ("images", "link"):
+        assert crf_main(command(folder, "--out", folder / out, *resume)) == 2
+        error = capsys.readouterr().err
+        assert f"{folder / 'images/frame0.png'}: a result would replace it" in error
+        assert error.count("\n") == 1
+    assert files_of(folder / "images") == before
+
+
+def test_results_below_the_images_are_no_images(folder, capsys):
+    """Labels beside the maps, and labels of an interrupted call in --out, are left out."""
+    (folder / "maps").rename(folder / "images/maps")
+    (folder / "images/maps/frame0.png").write_bytes((folder / "truth/frame0.png").read_bytes())
+    options = ("--images", "images", "--probabilities", "images/maps", "--out", "images/deep/out")
+    run = [str(folder / part) if part[0] != "-" else part for part in options]
+    run += ["--dataset", "camvid", "--set", "crf.iterations=1"]
+    assert crf_main(run) == 0
+    written = files_of(folder / "images/deep/out")
+    (folder / "images/deep/out/frame1.png").unlink()
+    assert crf_main([*run, "--resume"]) == 0
+    assert "1 refined, 1 were there already" in capsys.readouterr().out
+    assert files_of(folder / "images/deep/out") == written
+
+
+@pytest.mark.parametrize("jobs", ["-1", "0"])
+def test_a_wrong_number_of_jobs(folder, capsys, jobs):
+    assert crf_main(command(folder, "--out", folder / "out", "--jobs", jobs)) == 2
+    assert search(folder, "--jobs", jobs) == 2
+    assert capsys.readouterr().err == f"error: --jobs {jobs}: expected at least 1\n" * 2
+    assert not (folder / "out").exists() and not (folder / "search").exists()
 
 
 def search(folder, *more):
@@ -313,8 +352,16 @@ def test_search_finds_the_best_point_and_resumes(folder, capsys):
 
 
 def test_search_refuses_other_inputs(folder, capsys):
+    """Another map, image or label file: the journal's scores are not those of these files."""
     assert search(folder, "--jobs", "1") == 0
-    _, probabilities, _ = scene((51, 64), classes=11, present=2, seed=1)
+    image, probabilities, truth = scene((51, 64), classes=11, present=2, seed=7)
+    for name, array in (("images/frame1.png", image), ("truth/frame1.png", truth)):
+        before = (folder / name).read_bytes()
+        Image.fromarray(array).save(folder / name)
+        assert search(folder) == 2
+        assert "begun with other inputs" in capsys.readouterr().err
+        (folder / name).write_bytes(before)
+    assert search(folder) == 0  # the same content, written again
     write_probabilities(folder / "maps/frame1.npz", probabilities)
     assert search(folder) == 2
     assert "begun with other inputs" in capsys.readouterr().err

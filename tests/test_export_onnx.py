@@ -11,7 +11,8 @@ from tiny_run import make_run, noise
 
 from data_iter.image_files import read_label
 from tools import export_onnx, predict
-from tools.inference.backends import load_segmenter, require
+from tools.inference.backends import require
+from tools.inference.predictor import load
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -32,7 +33,8 @@ def test_free_sizes_give_the_networks_own_cells(run, tmp_path, capsys):
     session = export(run, tmp_path / "m.onnx")
     assert "within" in capsys.readouterr().out
     assert [i.shape for i in session.get_inputs()] == [["batch", 3, "height", "width"]]
-    segmenter, dataset = load_segmenter(run)
+    network = load(run)
+    segmenter, dataset = network.segmenter, network.dataset
     for hw in ((37, 53), (1, 1), (64, 96)):
         data = segmenter.network_input(noise(*hw))
         found = session.run(None, {"data": np.concatenate([data, data[:, :, ::-1]])})[0]
@@ -52,7 +54,7 @@ def test_pixels_on_request(decoder, tmp_path):
     fixed = export(run, tmp_path / "fixed.onnx", "--pixels", "--hw", "40,56", "--batch", "2")
     assert fixed.get_inputs()[0].shape == [2, 3, 40, 56]
     assert fixed.get_outputs()[0].shape == [2, 11, 40, 56]
-    segmenter = load_segmenter(run)[0]
+    segmenter = load(run).segmenter
     image = noise(40, 56)
     data = segmenter.network_input(image)
     expected = segmenter.probabilities(image)
@@ -78,9 +80,10 @@ def test_an_exported_file_differs_without_getting_its_name(run, tmp_path, capsys
 
 
 def test_images_of_any_size_compare(run, tmp_path, capsys):
-    """--images compares the export with MXNet on these images."""
+    """--images compares the export with MXNet on these images, which may have one name."""
     for number, hw in enumerate([(5, 6), (61, 4), (50, 70)]):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), noise(*hw))
+        (tmp_path / str(number)).mkdir()
+        cv2.imwrite(str(tmp_path / str(number) / "a.png"), noise(*hw))
     for options in (["--pixels"], [], ["--pixels", "--hw", "16,24", "--batch", "2"]):
         export(run, tmp_path / "m.onnx", "--images", tmp_path, *options)
         assert "within" in capsys.readouterr().out
@@ -104,7 +107,7 @@ def test_backends_predict_the_same_labels(backend, run, tmp_path):
 @pytest.mark.slow
 def test_memory_of_openvino_stays_over_many_sizes(run):
     pytest.importorskip("openvino")
-    segmenter = load_segmenter(run, backend="openvino")[0]
+    segmenter = load(run, backend="openvino").segmenter
     after = []
     for size in np.random.default_rng(0).permutation(225):
         segmenter.labels(np.zeros((8 + 8 * (size % 15), 8 + 8 * (size // 15), 3), np.uint8))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from configs.datasets import load_dataset
 from tools.evaluate import main
+from tools.reporting.kitti import KittiEvaluation
 from tools.scoring.folder import score_folder
 from tools.scoring.kitti import category_scores
 from tools.scoring.kitti_bev import read_calibration, to_bev
@@ -198,6 +199,30 @@ def test_birds_eye_maps_and_probability_maps_score_the_same(kitti):
     assert noisy != first
     assert score_folder(dataset, kitti / "training", kitti / "bev") == noisy
     assert score_folder(dataset, kitti / "training/gt_image_2", kitti / "maps") == noisy
+
+
+def test_maps_of_other_classes_are_refused(kitti, capsys):
+    write_probabilities(kitti / "out/um_000007.npz", np.full((19, *HW), 0.05))
+    assert run(kitti) == 2
+    error = capsys.readouterr().err
+    assert "um_000007.npz: it has 19 classes, data set kitti 2" in error and error.count("\n") == 1
+    assert not (kitti / "s.json").exists()
+
+
+def test_a_threshold_of_zero_takes_every_pixel_for_road(kitti):
+    """No confidence at all is best taken as road everywhere: 61 of 121 columns are right."""
+    for file in (kitti / "out").glob("*.png"):
+        save(file, np.zeros(HW, np.uint8))
+    image = np.zeros((*HW, 3), np.uint8)
+    for name in ("um_000000", "um_000007", "uu_000000"):
+        save(kitti / "images" / f"{name}.png", image)
+    report = KittiEvaluation.of_folders(
+        load_dataset("kitti"), kitti / "images", kitti / "training", kitti / "out"
+    )
+    assert [row["threshold"] for row in report.official["categories"]] == [0, 0, 0]
+    ious = {row["name"]: row["iou"] for row in report.scores["classes"]}
+    assert ious["road"] == pytest.approx(61 / 121)
+    assert (report.layers(0).prediction == 1).all()
 
 
 def test_lanes_take_part_where_predicted(kitti):

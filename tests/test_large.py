@@ -9,8 +9,8 @@ from tiny_run import TINY, make_run, noise, random_params
 
 from configs.datasets import load_dataset
 from configs.schema import Config
-from tools.inference.backends import load_segmenter
 from tools.inference.precision import require_bf16
+from tools.inference.predictor import load
 from tools.inference.quantization import folded, segmenter_of, to_bf16, to_int8
 from tools.inference.run import read_run
 from train import RunError, large
@@ -161,9 +161,9 @@ def test_parts_are_the_same_function_with_the_same_gradients(stride_in, monkeypa
 def test_prediction_goes_round_at_one_size_and_not_at_another(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     images = [noise(88, 104), noise(88, 96), noise(176, 104)]
-    expected = [load_segmenter(run.path)[0].cell_probabilities(image) for image in images]
+    expected = [load(run.path).segmenter.cell_probabilities(image) for image in images]
     monkeypatch.setattr(large, "OVERFLOW", 11 * 11 * 13 * 4)
-    segmenter = load_segmenter(run.path)[0]
+    segmenter = load(run.path).segmenter
     for image, cells in zip(images * 2, expected * 2):
         shape = segmenter.network_input(image).shape
         symbol = inference_graph(read_run(run.path).symbol)
@@ -183,7 +183,7 @@ def test_a_frame_that_would_end_the_process(hw, change, tmp_path):
     """
     network = {"width": 0.25, "aspp": (1,), "dilation": "1; 1", "cell": 4, **change}
     run = make_run(tmp_path / "run", **network)
-    segmenter = load_segmenter(run.path)[0]
+    segmenter = load(run.path).segmenter
     symbol = inference_graph(read_run(run.path).symbol)
     assert in_parts(split_convolutions(symbol, {"data": (1, 3, *hw)}))
     image = noise(*hw)

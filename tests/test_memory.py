@@ -17,7 +17,7 @@ from symbols.losses import LOSSES
 from tools import quantize, summary
 from tools.bench import memory as bench
 from tools.inference.averaging import Averager
-from tools.inference.backends import load_segmenter
+from tools.inference.predictor import load
 from train import memory
 from train.errors import RunError
 from train.network import build_symbol, param_shapes
@@ -151,7 +151,7 @@ def test_the_tightest_gpu_counts(monkeypatch):
 
 
 def test_an_image_that_is_too_large_is_refused_before_it_is_computed(tmp_path, monkeypatch):
-    segmenter = load_segmenter(make_run(tmp_path / "run").path)[0]
+    segmenter = load(make_run(tmp_path / "run").path).segmenter
     image = np.zeros((64, 96, 3), np.uint8)
     need = memory.predicting_bytes(segmenter.symbol, (64, 96))
     monkeypatch.setattr(memory, "free_bytes", lambda context: need)

@@ -116,6 +116,14 @@ def test_road_in_red(tmp_path):
         assert (picture[:10] == 100).all() and (picture[10:] == [163, 70, 70]).all()
 
 
+def test_maps_of_other_classes_are_refused(city, capsys):
+    write_probabilities(city / "c/ulm_000000_000019.npz", np.full((20, *HW), 0.05))
+    assert panels(city, "--predictions", city / "c", "--frames", "ulm_000000_000019") == 2
+    error = capsys.readouterr().err
+    assert "000019.npz: it has 20 classes, data set cityscapes 19" in error
+    assert error.count("\n") == 1 and not (city / "f.png").exists()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -15,9 +15,9 @@ from configs.schema import Crf
 from data_iter.image_files import read_image, read_label, read_size
 from tools import predict
 from tools.inference.averaging import Averager
-from tools.inference.backends import load_segmenter
 from tools.inference.dense_crf import refine
 from tools.inference.images import overlapped, write_overlay
+from tools.inference.predictor import load
 from tools.shared.probabilities import read_probabilities
 from train.errors import RunError
 from train.segmenter import upsample
@@ -59,7 +59,8 @@ def test_one_image_from_another_directory(run, tmp_path):
         labels = np.array(picture)
         colours = np.array(picture.convert("RGB"))
     image = cv2.imread(str(tmp_path / "street.png"))[:, :, ::-1]
-    segmenter, dataset = load_segmenter(run)
+    network = load(run)
+    segmenter, dataset = network.segmenter, network.dataset
     expected = segmenter.probabilities(image).argmax(0)
     np.testing.assert_array_equal(labels, expected)
     np.testing.assert_array_equal(colours, dataset.palette[labels])
@@ -85,7 +86,7 @@ def test_a_folder_of_any_sizes_and_kinds(run, tmp_path, capsys):
 
 def test_very_long_images(run, tmp_path):
     """An overlay shrinks to the limit of JPEG; maps too long for OpenCV are refused with a hint."""
-    dataset = load_segmenter(run)[1]
+    dataset = load(run).dataset
     labels = np.zeros((2, 65600), np.uint8)
     write_overlay(tmp_path / "o.jpg", np.zeros((2, 65600, 3), np.uint8), labels, dataset)
     assert read_size(tmp_path / "o.jpg") == (1, 65500)
@@ -124,6 +125,32 @@ def test_images_that_cannot_be_predicted(run, tmp_path, capsys):
     before = image.read_bytes()
     assert "another --out" in error_of(capsys, image, "--model", run, "--out", image.parent)
     assert image.read_bytes() == before
+
+
+def test_no_result_replaces_another_image(run, tmp_path, capsys):
+    """The overlay of one image would be the next, and a link's result the image of another."""
+    own = tmp_path / "own"
+    for name in ("a.jpg", "a_overlay.jpg", "1.png", "2.png"):
+        write_image(own / name, (8, 8))
+    before = {file.name: file.read_bytes() for file in own.iterdir()}
+    images = [own / "a.jpg", own / "a_overlay.jpg"]
+    said = error_of(capsys, *images, "--model", run, "--out", own)
+    assert f"{own / 'a_overlay.jpg'}: a result would replace it; choose another --out" in said
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/1.png").symlink_to(own / "2.png")
+    (tmp_path / "links/2.png").symlink_to(own / "1.png")
+    said = error_of(capsys, tmp_path / "links", "--model", run, "--out", own)
+    assert f"{tmp_path / 'links/1.png'}: a result would replace it" in said
+    assert {file.name: file.read_bytes() for file in own.iterdir()} == before
+
+
+def test_results_above_the_images(run, tmp_path):
+    """With --out above the images' folder, every image is still one."""
+    write_image(tmp_path / "in/deep/a.png", (8, 8))
+    assert (
+        predict.main([str(tmp_path / "in/deep"), "--model", str(run), "--out", str(tmp_path)]) == 0
+    )
+    assert read_label(tmp_path / "a.png").shape == (8, 8)
 
 
 def test_models_that_cannot_predict(tmp_path, capsys):
@@ -202,7 +229,7 @@ def test_saved_probabilities_are_the_averaged_ones(run, tmp_path):
     options = ["--scales", "0.5,1", "--flip", "--save-probabilities", "--out", tmp_path / "out"]
     assert predict.main([str(a) for a in (image_file, "--model", run, *options)]) == 0
     saved = read_probabilities(tmp_path / "out" / "a.npz")
-    averager = Averager(load_segmenter(run)[0], (0.5, 1.0), flip=True)
+    averager = Averager(load(run).segmenter, (0.5, 1.0), flip=True)
     expected = averager.probabilities(read_image(image_file))
     np.testing.assert_allclose(saved / 65535, expected, atol=1e-5)
     np.testing.assert_array_equal(read_label(tmp_path / "out" / "a.png"), expected.argmax(0))

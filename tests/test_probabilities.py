@@ -6,8 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from configs.datasets import load_dataset
 from data_iter import DataError
-from tools.shared.probabilities import read_probabilities, write_probabilities
+from tools.shared.probabilities import check_classes, read_probabilities, write_probabilities
 
 MAP = np.random.default_rng(0).integers(0, 65536, (3, 5, 7), np.uint16)
 
@@ -39,6 +40,17 @@ def test_a_header_that_lies_is_refused(tmp_path, header):
     pack(tmp_path / "x.npz", array_file(header))
     with pytest.raises(DataError, match=r"x\.npz: cannot be read as a probability map"):
         read_probabilities(tmp_path / "x.npz")
+
+
+def test_the_number_of_classes_is_checked_by_the_header(tmp_path):
+    file = tmp_path / "x.npz"
+    write_probabilities(file, MAP[:2])
+    check_classes(file, load_dataset("kitti"))
+    with pytest.raises(DataError, match=r"x\.npz: it has 2 classes, data set camvid 11"):
+        check_classes(file, load_dataset("camvid"))
+    file.write_text("no archive")
+    with pytest.raises(DataError, match=r"x\.npz: cannot be read as a probability map"):
+        check_classes(file, load_dataset("kitti"))
 
 
 @pytest.mark.parametrize("kind", ["npy", "lzma", "encrypted", "text"])

@@ -10,7 +10,8 @@ from tiny_run import make_run, noise
 from data_iter.image_files import read_label
 from tools import predict, quantize
 from tools.inference import backends
-from tools.inference.backends import BACKENDS, fastest_backend, load_segmenter
+from tools.inference.backends import BACKENDS, fastest_backend
+from tools.inference.predictor import load
 from tools.inference.qdq import activations, observe, quantise
 from train.run_dir import INFERENCE_ONNX
 
@@ -100,8 +101,8 @@ def test_an_int8_folder_on_other_libraries(backend, quantised):
     kinds = [node.op_type for node in model.graph.node]
     convolutions = kinds.count("Conv")
     assert kinds.count("DequantizeLinear") >= 3 * convolutions  # input, weights, bias
-    exact, found = load_segmenter(run)[0], load_segmenter(int8, backend=backend)[0]
-    mxnet = load_segmenter(int8)[0]
+    exact, found = load(run).segmenter, load(int8, backend=backend).segmenter
+    mxnet = load(int8).segmenter
     for hw in ((72, 96), (37, 53)):  # the calibration's size, and another
         image = noise(*hw, seed=7)
         expected = exact.cell_probabilities(image)

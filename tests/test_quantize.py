@@ -17,7 +17,7 @@ from tiny_run import make_run, noise
 
 from tools import export_onnx, predict, quantize
 from tools.inference import precision, quantization
-from tools.inference.backends import load_segmenter
+from tools.inference.predictor import load
 from tools.inference.run import read_run
 from train.errors import RunError
 from train.initial import initial_params
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     """A run, and a CamVid-like data set whose labels are the run's own predictions."""
     folder = tmp_path_factory.mktemp("quantize")
     run = make_run(folder / "run", width=0.25)
-    segmenter = load_segmenter(run.path)[0]
+    segmenter = load(run.path).segmenter
     for split, count in (("train", 2), ("val", 2)):
         for kind in ("images", "labels"):
             (folder / "data" / kind / split).mkdir(parents=True)
@@ -66,10 +66,10 @@ def test_a_quantised_folder_predicts_nearly_the_same(made, kind, agree, tmp_path
     assert "mIoU before 100.00 %" in printed and "mIoU after" in printed
     operators = (out / INFERENCE_SYMBOL).read_text()
     assert ("quantized" if kind == "int8" else "amp_cast") in operators
-    segmenter = load_segmenter(out)[0]
+    segmenter = load(out).segmenter
     for hw in ((72, 96), (37, 53)):
         image = noise(*hw, seed=5)
-        same = segmenter.labels(image) == load_segmenter(run)[0].labels(image)
+        same = segmenter.labels(image) == load(run).segmenter.labels(image)
         assert same.mean() > agree
     image = str(data / "images" / "val" / "0.png")
     assert predict.main([image, "--model", str(out), "--out", str(tmp_path / "p")]) == 0
@@ -150,8 +150,9 @@ def test_the_epoch_that_was_asked_for_is_the_one_written(tmp_path):
     other = make_run(tmp_path / "other", epoch=2, seed=1)
     run.params_file(2).write_bytes(other.params_file(2).read_bytes())
     out, images = tmp_path / "out", tmp_path / "images"
-    images.mkdir()
-    cv2.imwrite(str(images / "one.png"), noise(64, 64)[:, :, ::-1])
+    for folder in ("ulm", "bonn"):  # two images of one name calibrate like any others
+        (images / folder).mkdir(parents=True)
+        cv2.imwrite(str(images / folder / "one.png"), noise(64, 64)[:, :, ::-1])
     options = ["--model", run.path, "--epoch", 2, "--images", images, "--out", out]
     assert quantize.main([str(a) for a in options]) == 0
     assert RunDir(out).epochs() == [2]

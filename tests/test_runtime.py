@@ -76,14 +76,14 @@ def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp
 
     from configs.datasets import load_dataset
     from configs.loader import load_config
-    from tools.inference.backends import load_segmenter
+    from tools.inference.predictor import load
     from train import data
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # OpenVINO takes no more than there are cores
     path = make_run(tmp_path / "run").path
-    session = load_segmenter(path, backend="onnxruntime")[0]._session
+    session = load(path, backend="onnxruntime").segmenter._session
     assert session.get_session_options().intra_op_num_threads == 1
-    compiled = load_segmenter(path, backend="openvino")[0]._model
+    compiled = load(path, backend="openvino").segmenter._model
     assert int(compiled.get_property("INFERENCE_NUM_THREADS")) == 1
 
     monkeypatch.setattr(data, "allowed_cores", lambda: 5)  # for example the quota of a cgroup

@@ -68,10 +68,13 @@ def test_names_of_every_kind(pictures, monkeypatch):
     film = write_film(pictures / "f.mp4", 1)
     assert find_sources([str(film), "0"], out).videos == [film, 0]
     (pictures / "empty.txt").write_text("\n")
+    (pictures / "one.txt").write_text("a.png\nin/two.txt\n")
+    (pictures / "in" / "two.txt").write_text("../in/../one.txt\n")
     for wrong, says in (
         ("https://example.org/a.png", "URLs are not read"),
         ("*.bmp", "no file matches"),
         ("empty.txt", "an empty list"),
+        ("one.txt", r"in/\.\./in/\.\./one.txt: the list leads back to itself"),
         ("gone.mp4", "no such image or folder"),
     ):
         with pytest.raises(DataError, match=says):
@@ -93,6 +96,25 @@ def test_a_film_becomes_a_film(run, tmp_path, capsys):
     seen = read_film(film)[3][:, :, ::-1]
     np.testing.assert_array_equal(read_label(labels[1]), load(run).labels(seen))
     assert not list(out.glob(".*"))
+    (out / "drive_labels" / "mine.png").touch()
+    (out / "drive_labels" / "1000000.png").touch()
+    options[options.index("3")] = "6"  # two frames: no label file of the earlier three stays
+    assert predict.main([str(a) for a in (film, *options)]) == 0
+    names = sorted(path.name for path in (out / "drive_labels").iterdir())
+    assert names == ["000000.png", "000001.png", "mine.png"]
+
+
+def test_a_film_is_not_replaced_by_a_film(run, tmp_path, capsys):
+    films = [write_film(tmp_path / name, 1) for name in ("x.mp4", "x_overlay.mp4")]
+    before = films[1].read_bytes()
+    (tmp_path / "x_labels").mkdir()
+    image = tmp_path / "x_labels" / "000000.png"
+    cv2.imwrite(str(image), noise(16, 24))
+    for sources, wrong in ((films, films[1]), ((films[0], image), image)):
+        arguments = (*sources, "--model", run, "--out", tmp_path, "--save-labels")
+        assert predict.main([str(a) for a in arguments]) == 2
+        assert f"{wrong}: a result would replace it" in capsys.readouterr().err
+    assert films[1].read_bytes() == before and image.is_file()
 
 
 def test_films_that_cannot_be_read(run, tmp_path, capfd):

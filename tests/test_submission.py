@@ -12,8 +12,9 @@ from tiny_run import make_run, noise
 
 from configs.datasets import load_dataset
 from data_iter.image_files import read_image
+from tools import predict
 from tools.export_submission import main
-from tools.inference.backends import load_segmenter
+from tools.inference.predictor import load
 from tools.scoring.folder import score_folder
 from tools.scoring.kitti_bev import read_calibration, to_bev
 from tools.shared.probabilities import write_probabilities
@@ -374,6 +375,11 @@ def test_kitti_against_the_official_test_set(tmp_path, capsys):
             ["--data-root", "data_road"],
             "all values are 0 or 1: train ids instead of confidences",
         ),
+        (
+            lambda k: write_probabilities(k / "out/uu_000000.npz", np.full((19, 9, 11), 0.05)),
+            ["--data-root", "data_road"],
+            "uu_000000.npz: it has 19 classes, data set kitti 2",
+        ),
     ],
 )
 def test_wrong_kitti_predictions(kitti, spoil, options, message, capsys, monkeypatch):
@@ -468,7 +474,8 @@ def test_cityscapes_from_a_model(tmp_path, capsys):
     noisy_images(images, [f"{name}_leftImg8bit.png" for name in names])
     out = tmp_path / "c.zip"
     assert export("cityscapes", "--model", run, "--data-root", tmp_path / "data", "--out", out) == 0
-    segmenter, dataset = load_segmenter(run)
+    network = load(run)
+    segmenter, dataset = network.segmenter, network.dataset
     for name in names:
         labels = segmenter.labels(read_image(images / f"{name}_leftImg8bit.png"))
         picture = Image.open(io.BytesIO(read_zip(out)[f"{name}.png"]))
@@ -484,7 +491,7 @@ def test_kitti_from_a_model(kitti, capsys):
     noisy_images(images, [f"{name}_000000.png" for name in ("um", "umm", "uu")])
     source = ("--model", run, "--data-root", kitti / "data_road")
     assert export("kitti", *source, "--out", kitti / "k.zip") == 0
-    segmenter, _ = load_segmenter(run)
+    segmenter = load(run).segmenter
     road = segmenter.probabilities(read_image(images / "umm_000000.png"))[1]
     matrix = read_calibration(kitti / "data_road/testing/calib/umm_000000.txt")
     picture = Image.open(io.BytesIO(read_zip(kitti / "k.zip")["umm_road_000000.png"]))
@@ -493,6 +500,25 @@ def test_kitti_from_a_model(kitti, capsys):
     source = ("--model", other, "--data-root", kitti / "data_road")
     assert export("kitti", *source, "--out", kitti / "l.zip") == 2
     assert "its classes are those of voc, not of kitti" in capsys.readouterr().err
+
+
+def test_voc_from_a_model_as_predict_gives_it(voc, tmp_path):
+    """Images that are much larger than those of training are seen at their size."""
+    run = make_run(tmp_path / "run", "voc")
+    run.note_long_side(16)
+    names = ("2008_000006", "2008_000011")
+    noisy_images(voc / "VOC2012/JPEGImages", [f"{name}.jpg" for name in names])  # 38 pixels wide
+    images = [voc / f"VOC2012/JPEGImages/{name}.jpg" for name in names]
+    out = tmp_path / "predicted"
+    assert predict.main([*map(str, images), "--model", str(run.path), "--out", str(out)]) == 0
+    source = ("--model", run.path, "--data-root", voc / "VOC2012")
+    assert export("voc", *source, "--out", voc / "v.tar") == 0
+    with tarfile.open(voc / "v.tar") as archive:
+        for name, member in zip(names, archive.getnames()):
+            picture = np.array(Image.open(io.BytesIO(archive.extractfile(member).read())))
+            np.testing.assert_array_equal(picture, np.array(Image.open(out / f"{name}.png")))
+            image = read_image(voc / f"VOC2012/JPEGImages/{name}.jpg")
+            assert (picture != load(run.path, long_side=None).labels(image)).any()
 
 
 def test_voc_names_of_the_official_test_set(tmp_path, capsys):

@@ -26,7 +26,7 @@ import cv2
 
 from configs.errors import ConfigError
 from data_iter.image_files import read_bgr
-from tools.inference.images import find_images
+from tools.inference.images import check_targets, find_images
 from tools.scoring.corruptions import CORRUPTIONS, corrupt
 from tools.shared.parallel import in_threads
 from train.atomic import atomic_write
@@ -45,10 +45,15 @@ def main(argv=None) -> int:
         raise ConfigError(f"--seed {args.seed}: expected at least 0")
     images = find_images(args.images, args.out)[0]
 
+    def target(file: Path, kind: str) -> Path:
+        return args.out / kind / f"{file.stem}.png"
+
+    check_targets(images, (target(file, kind) for file in images for kind in CORRUPTIONS))
+
     def damage(file: Path) -> None:
         image = read_bgr(file)
         for kind in CORRUPTIONS:
-            with atomic_write(args.out / kind / f"{file.stem}.png") as temporary:
+            with atomic_write(target(file, kind)) as temporary:
                 encoded = cv2.imencode(".png", corrupt(image, kind, file.stem, args.seed))[1]
                 temporary.write_bytes(encoded.tobytes())
 

@@ -20,6 +20,7 @@ import argparse
 from functools import partial
 
 from configs.datasets import load_dataset
+from configs.errors import ConfigError
 from configs.loader import load_config
 from tools.inference.dense_crf import affordable_jobs, find_frames, refine_frame
 from tools.shared.parallel import in_processes
@@ -44,14 +45,18 @@ def main(argv=None) -> int:
     parser.add_argument("--resume", action="store_true", help="skip images whose result is there")
     args = parser.parse_args(argv)
 
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
+
+    # Imported here: the worker processes import this file, and each would load MXNet.
+    from tools.inference.images import check_targets, write_labels
+
     crf = load_config(args.config, args.set).crf
     dataset = load_dataset(args.dataset)
-    frames = find_frames(args.images, args.probabilities, dataset)
+    frames = find_frames(args.images, args.probabilities, dataset, args.out)
     targets = {frame: args.out / f"{frame.name}.png" for frame in frames}
+    check_targets((frame.image for frame in frames), targets.values())
     todo = [frame for frame in frames if not (args.resume and targets[frame].is_file())]
-    # Imported here: the worker processes import this file, and each would load MXNet.
-    from tools.inference.images import write_labels
-
     if todo:
         jobs = args.jobs or affordable_jobs([frame.image for frame in todo], dataset.num_classes)
         refine = partial(refine_frame, crf=crf)

@@ -44,7 +44,7 @@ from data_iter.labels import to_train_ids
 from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
 from tools.shared.pairs import find_pairs, read_frames
 from tools.shared.parallel import in_processes
-from train.atomic import atomic_write, check_room
+from train.atomic import atomic_write, check_room, digest
 from train.errors import RunError
 from train.machine import PROJECT
 from train.metrics import confusion_matrix, iou, mean_score, pixel_accuracy
@@ -90,9 +90,9 @@ class Journal:
     def __init__(self, path: Path, tasks: Sequence[Task], dataset: DatasetSpec):
         self.path = path
         self.done: dict[str, np.ndarray] = {}
-        stats = {task.frame.name: task.frame.probabilities.stat() for task in tasks}
-        sizes = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(stats.items())]
-        inputs = hashlib.sha256(repr((sizes, dataset)).encode()).hexdigest()
+        frames = sorted({(task.frame, task.truth) for task in tasks})
+        files = [_identify(*frame) for frame in frames]
+        inputs = hashlib.sha256(repr((files, dataset)).encode()).hexdigest()
         if not path.is_file():
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps({"inputs": inputs}) + "\n", encoding="utf-8")
@@ -125,6 +125,12 @@ class Journal:
         line = json.dumps({"task": self.key(task), "confusion": confusion.tolist()})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _identify(frame: Frame, truth: Path) -> tuple[str | int, ...]:
+    """Identify a frame's files: a map, which is large, by size and time, the others by content."""
+    stat = frame.probabilities.stat()
+    return frame.name, stat.st_size, stat.st_mtime_ns, digest(frame.image), digest(truth)
 
 
 def rank(tasks: Sequence[Task], journal: Journal) -> list[dict[str, Any]]:
@@ -189,13 +195,15 @@ def main(argv=None) -> int:
     parser.add_argument("--names", type=Path, help="file with the frames to score, one per line")
     parser.add_argument("--jobs", type=int, help="images at a time")
     args = parser.parse_args(argv)
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
 
     dataset = load_dataset(args.dataset)
     points = grid_points(args.config, args.grid)
     names = read_frames(args.names, args.ground_truth)
     pairs = find_pairs(dataset.layout, args.ground_truth, args.probabilities, names, suffix=".npz")
     truths = {pair.prediction: pair.truth for pair in pairs}
-    frames = find_frames(args.images, args.probabilities, dataset)
+    frames = find_frames(args.images, args.probabilities, dataset, args.out)
     tasks = [
         Task(frame, truths[frame.probabilities], point)
         for frame in frames

@@ -31,7 +31,7 @@ import onnx
 from configs.errors import ConfigError
 from data_iter.image_files import read_image
 from tools.inference.backends import require
-from tools.inference.images import find_images
+from tools.inference.images import list_images
 from tools.inference.onnx import difference, export
 from tools.inference.run import read_run
 from tools.shared.options import add_model, parse_hw, read_epoch
@@ -68,7 +68,7 @@ def main(argv=None) -> int:
     require("onnxruntime")
     images = [smooth_noise()]
     if args.images:
-        images = [read_image(path) for path in find_images(args.images, args.out)[0][:COMPARED]]
+        images = [read_image(path) for path in list_images(args.images, args.out)[0][:COMPARED]]
     run = read_run(args.model, read_epoch(args.epoch))
     check_room(args.out, array_bytes(run.arg_params), "the network takes about")
     with atomic_write(args.out) as temporary:

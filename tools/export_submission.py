@@ -94,10 +94,9 @@ def label_pictures(dataset: DatasetSpec, found: dict[str, Path], values: str | N
 def road_pictures(dataset: DatasetSpec, found: dict[str, Path], samples: list[Sample]) -> Pictures:
     """Return functions that read a frame's road map as bird's-eye confidences, (800, 400)."""
     images = {sample.name: sample.image for sample in samples}
-    road = road_class(dataset)
 
     def read(frame: str) -> np.ndarray:
-        confidence = read_confidence(found[frame], road)
+        confidence = read_confidence(found[frame], dataset)
         if confidence.shape == BEV_HW:
             return confidence
         category, _, number = frame.split("_")
@@ -114,7 +113,7 @@ def model_pictures(
     from tools.inference.predictor import load
 
     epoch = read_epoch(args.epoch)
-    network = load(args.model, epoch=epoch, context=contexts(args.gpus)[0], long_side=None)
+    network = load(args.model, epoch=epoch, context=contexts(args.gpus)[0])
     learnt = network.dataset
     if learnt.train_classes != dataset.train_classes:
         raise RunError(

@@ -55,12 +55,13 @@ from tools.inference.images import (
     check_maps_fit,
     is_predicted,
     overlapped,
+    results_of,
     segment,
     write_result,
 )
 from tools.inference.predictor import Predictor, load
 from tools.inference.sources import Sources, find_sources
-from tools.inference.video import Film, segment_film
+from tools.inference.video import Film, film_results, remove_labels, segment_film
 from tools.shared.options import add_model, numbers, parse_hw, read_epoch
 from tools.shared.parallel import processes
 from train.atomic import new_folder
@@ -149,8 +150,9 @@ def read_long_side(text: str) -> int | str | None:
 
 def is_done(image: Path, out: Path, probabilities: bool) -> bool:
     """Whether all requested results of an image are there and whole."""
-    wanting = probabilities and not (out / f"{image.stem}.npz").is_file()
-    return not wanting and is_predicted(image, out / f"{image.stem}.png")
+    results = results_of(image, out)
+    wanting = probabilities and not results.probabilities.is_file()
+    return not wanting and is_predicted(image, results.labels)
 
 
 def print_turned(images: list[Path]) -> None:
@@ -212,12 +214,12 @@ def segment_video(
     source: Path | int, network: Predictor, args: argparse.Namespace, console: Console
 ) -> None:
     """Segment a video, with progress in frames per second."""
-    name = f"camera{source}" if isinstance(source, int) else source.stem
-    out = args.out / f"{name}_overlay.mp4"
-    labels_to = args.out / f"{name}_labels" if args.save_labels else None
+    out, labels_folder = film_results(source, args.out)
+    name, labels_to = out.stem, labels_folder if args.save_labels else None
     with closing(Film(source)) as film, Progress(console=console, transient=True) as progress:
         if labels_to:
             labels_to.mkdir(exist_ok=True)
+            remove_labels(labels_to)
         total = -(-film.promised // args.every) or None
         task = progress.add_task(escape(name), total=total)
         counts = np.zeros(network.dataset.num_classes, np.int64)

@@ -41,7 +41,7 @@ from data_iter.datasets import find_samples
 from data_iter.frames import Frames
 from data_iter.image_files import read_image
 from tools.inference.backends import OnnxruntimeSegmenter
-from tools.inference.images import find_images
+from tools.inference.images import list_images
 from tools.inference.precision import require_bf16
 from tools.inference.qdq import export_int8
 from tools.inference.quantization import (
@@ -77,7 +77,7 @@ def mean_iou(segmenter: PixelSegmenter, run: RunParts, frames: Frames) -> float:
 def calibration(args: argparse.Namespace, run: RunParts) -> list[np.ndarray]:
     """Read the images for calibration, spread evenly over all images."""
     if args.images:
-        files = find_images(args.images, args.out)[0]
+        files = list_images(args.images, args.out)[0]
     elif args.data_root:
         split = run.config.data.train_split
         dataset = run.dataset

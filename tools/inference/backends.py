@@ -12,7 +12,6 @@ from typing import NamedTuple, Union
 import mxnet as mx
 import numpy as np
 
-from configs.datasets import DatasetSpec
 from configs.errors import ConfigError
 from configs.schema import Network
 from tools.inference.onnx import export, read_description
@@ -96,19 +95,6 @@ def open_segmenter(
     params = (model.arg_params, model.aux_params)
     segmenter = Segmenter(model.symbol, *params, model.config.network, context or mx.cpu())
     return segmenter, model.description
-
-
-def load_segmenter(
-    model: Path,
-    epoch: int | str = "last",
-    context: mx.Context | None = None,
-    backend: str | None = None,
-) -> tuple[PixelSegmenter, DatasetSpec]:
-    """Load a network and its class table; see :func:`read_model`."""
-    segmenter, description = open_segmenter(
-        read_model(model, epoch, backend), backend, context=context
-    )
-    return segmenter, description.dataset
 
 
 def fastest_backend(run_dir: Path, context: mx.Context) -> str:

@@ -27,9 +27,8 @@ from configs.datasets import DatasetSpec
 from configs.schema import Crf
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_size
-from data_iter.listing import IMAGE_SUFFIXES
 from tools.shared.pairs import files, index
-from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
+from tools.shared.probabilities import PROBABILITY_SCALE, check_classes, read_probabilities
 from train.machine import allowed_cores
 
 PRESENT = 0.05  # a class whose highest probability is below this is left out
@@ -103,28 +102,26 @@ def block_order(hw: tuple[int, int]) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def find_frames(images: Path, probabilities: Path, dataset: DatasetSpec) -> list[Frame]:
+def find_frames(images: Path, probabilities: Path, dataset: DatasetSpec, out: Path) -> list[Frame]:
     """Pair the probability maps in a folder with the images in another and below it, by name.
 
+    Results lie in ``probabilities`` (label files beside the maps) and ``out``: where these are
+    folders below ``images``, nothing in them is an image.
+
     Raises ``DataError`` if there is no map, a map has no image, or the class table has another
-    number of classes.
+    number of classes than a map.
     """
+    # Imported here: worker processes, which import this file, need no MXNet.
+    from tools.inference.images import list_images
+
     maps = index(files(probabilities, "*.npz"), lambda file: file.stem)
     if not maps:
         raise DataError(f"{probabilities}: no probability maps (*.npz) in it")
-    found = index(
-        (file for file in files(images, "**/*") if file.suffix.lower() in IMAGE_SUFFIXES),
-        lambda file: file.stem,
-    )
+    found = index(list_images(images, probabilities, out)[0], lambda file: file.stem)
     for name, file in maps.items():
         if name not in found:
             raise DataError(f"{file}: there is no image {name}.* in {images}")
-    first = next(iter(maps.values()))
-    classes = len(read_probabilities(first))
-    if classes != dataset.num_classes:
-        raise DataError(
-            f"{first}: it has {classes} classes, data set {dataset.name} {dataset.num_classes}"
-        )
+        check_classes(file, dataset)
     return [Frame(name, found[name], maps[name]) for name in sorted(maps)]
 
 

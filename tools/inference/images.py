@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,18 +32,32 @@ Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), pro
 Refine = Callable[[np.ndarray, np.ndarray], Future]
 
 
+class Results(NamedTuple):
+    """Where the results of an image go."""
+
+    labels: Path
+    overlay: Path
+    probabilities: Path
+
+
+def results_of(image: Path, out: Path) -> Results:
+    """Name the results of an image in the folder ``out``."""
+    endings = (".png", "_overlay.jpg", ".npz")
+    return Results(*(out / f"{image.stem}{ending}" for ending in endings))
+
+
 def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """List the images of :func:`list_images` and check them by :func:`check_names`."""
     images, others = list_images(path, out)
-    check_names(images, out)
+    check_names(images)
     return images, others
 
 
-def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
+def list_images(path: Path, *results: Path) -> tuple[list[Path], list[Path]]:
     """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
 
-    Files below ``out``, where results go, and clutter (:mod:`data_iter.listing`) are left out.
-    ``DataError`` if there is no image.
+    Clutter (:mod:`data_iter.listing`) is left out, and what lies in folders of ``results`` below
+    ``path``. ``DataError`` if there is no image.
 
     Returns
     -------
@@ -54,8 +68,8 @@ def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
         return [path], []
     if not path.is_dir():
         raise DataError(f"{path}: no such image or folder")
-    results = out.resolve() if out.resolve() != path.resolve() else None
-    files = [f for f in list_files(path, "**/*") if results not in f.resolve().parents]
+    below = {out.resolve() for out in results if path.resolve() in out.resolve().parents}
+    files = [f for f in list_files(path, "**/*") if below.isdisjoint(f.resolve().parents)]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if not images:
@@ -63,15 +77,22 @@ def list_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     return images, others
 
 
-def check_names(sources: Iterable[Path], out: Path) -> None:
-    """Raise ``DataError`` if two results would share a name, or one would replace an image."""
+def check_names(sources: Iterable[Path]) -> None:
+    """Raise ``DataError`` if two sources have one name, so that their results would share it."""
     names: dict[str, Path] = {}
     for source in sources:
         other = names.setdefault(source.stem, source)
         if other != source:
-            raise DataError(f"{other} and {source} would both be predicted as {source.stem}.png")
-        if (out / f"{source.stem}.png").resolve() == source.resolve():
-            raise DataError(f"{source}: its prediction would replace it; choose another --out")
+            raise DataError(f"{other} and {source} would both give results named {source.stem}")
+
+
+def check_targets(sources: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Raise ``DataError`` if a source is one of the files to write, or in one of the folders."""
+    places = {target.resolve() for target in targets}
+    for source in sources:
+        place = source.resolve()
+        if not places.isdisjoint((place, *place.parents)):
+            raise DataError(f"{source}: a result would replace it; choose another --out")
 
 
 def check_maps_fit(images: Sequence[Path], network: Predictor, out: Path) -> None:
@@ -197,10 +218,11 @@ def write_result(
     no probabilities.
     """
     labels, probabilities = result
+    files = results_of(image_file, out)
     if isinstance(labels, Future):
         labels = labels.result()
     if probabilities is not None:
-        write_probabilities(out / f"{image_file.stem}.npz", probabilities)
-    write_overlay(out / f"{image_file.stem}_overlay.jpg", image, labels, dataset, legend)
-    write_labels(out / f"{image_file.stem}.png", labels, dataset)
+        write_probabilities(files.probabilities, probabilities)
+    write_overlay(files.overlay, image, labels, dataset, legend)
+    write_labels(files.labels, labels, dataset)
     return np.bincount(labels.ravel(), minlength=dataset.num_classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 from data_iter.errors import DataError
 from data_iter.text_lists import is_list, read_lines
-from tools.inference.images import check_names, list_images
+from tools.inference.images import check_names, check_targets, list_images, results_of
+from tools.inference.video import film_results
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
 PATTERN = "*?["  # a name with one of these that is not a file is a pattern
@@ -39,8 +41,8 @@ def find_sources(names: Sequence[str], out: Path) -> Sources:
     Raises
     ------
     DataError
-        A name is a URL or does not exist; neither an image nor a video is found; two images would
-        have results of the same name.
+        A name is a URL or does not exist; a list leads back to itself; neither an image nor a video
+        is found; two sources would have results of the same name, or a result replace a source.
     """
     images: list[Path] = []
     videos: list[Path | int] = []
@@ -54,11 +56,16 @@ def find_sources(names: Sequence[str], out: Path) -> Sources:
             found, left = list_images(Path(name), out)
             images, others = images + found, others + left
     images = list(dict.fromkeys(images))
-    check_names([*images, *(video for video in videos if isinstance(video, Path))], out)
+    sources = [*images, *(video for video in videos if isinstance(video, Path))]
+    check_names(sources)
+    results = [*(results_of(image, out) for image in images)]
+    films = [*(film_results(video, out) for video in videos)]
+    check_targets(sources, itertools.chain(*results, *films))
     return Sources(images, videos, others)
 
 
-def _expand(names: Iterable[str], base: Path) -> Iterable[str]:
+def _expand(names: Iterable[str], base: Path, lists: Sequence[Path] = ()) -> Iterable[str]:
+    """Yield files, folders and cameras; ``lists`` are those that led to ``names``."""
     for name in names:
         if "://" in name:
             raise DataError(f"{name}: URLs are not read; download it and name the file")
@@ -66,8 +73,11 @@ def _expand(names: Iterable[str], base: Path) -> Iterable[str]:
         if name == "-":
             yield from _expand(_checked(sys.stdin.read().splitlines(), "standard input"), Path())
         elif is_list(name) and path.is_file():
+            if path.resolve() in lists:
+                raise DataError(f"{path}: the list leads back to itself")
             lines = [line.text for line in read_lines(path)]
-            yield from _expand(_checked(lines, str(path)), path.parent)
+            lists_in_it = (*lists, path.resolve())
+            yield from _expand(_checked(lines, str(path)), path.parent, lists_in_it)
         elif any(sign in name for sign in PATTERN) and not path.exists():
             found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  # may be absolute
             if not found:

@@ -64,6 +64,19 @@ class Film:
         self._capture.release()
 
 
+def film_results(source: Path | int, out: Path) -> tuple[Path, Path]:
+    """Name the results of a video or camera in the folder ``out``: film, folder of label files."""
+    name = f"camera{source}" if isinstance(source, int) else source.stem
+    return out / f"{name}_overlay.mp4", out / f"{name}_labels"
+
+
+def remove_labels(folder: Path) -> None:
+    """Remove the frames' label files of an earlier call, which may have had more frames."""
+    for file in folder.glob("*.png"):
+        if file.stem.isdecimal():
+            file.unlink()
+
+
 def segment_film(
     film: Film,
     out: Path,

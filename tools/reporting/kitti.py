@@ -59,7 +59,8 @@ class KittiEvaluation(Evaluation):
 
     def _score_pictures(self) -> dict[str, Any]:
         self._thresholds = {
-            row["name"]: row["threshold"] or 255 for row in self.official["categories"]
+            row["name"]: 255 if row["threshold"] is None else row["threshold"]
+            for row in self.official["categories"]
         }
         return self._count(self.pairs, self._labels)
 
@@ -74,7 +75,7 @@ class KittiEvaluation(Evaluation):
         return classes.summary(frames, "train_id", self.dataset)
 
     def _labels(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        confidence = self._read(pair.prediction, kitti.road_class(self.dataset))
+        confidence = self._read(pair.prediction, self.dataset)
         is_road = confidence >= self._thresholds[pair.name.rsplit("_", 1)[0]]
         return self._with_truth(pair, is_road.astype(np.uint8))
 

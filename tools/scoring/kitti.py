@@ -22,7 +22,7 @@ from data_iter.image_files import read_image, read_label
 from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.shared.pairs import Names, Pair, files, index, match
 from tools.shared.parallel import in_threads
-from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
+from tools.shared.probabilities import PROBABILITY_SCALE, check_classes, read_probabilities
 from train.metrics import joint_histogram, or_none
 
 CATEGORIES = ("um_lane", "um_road", "umm_road", "uu_road")
@@ -54,11 +54,15 @@ def find_kitti_pairs(
     return match(truths, found, predictions, names and [road_frame(name) for name in names])
 
 
-def read_confidence(path: Path, road: int) -> np.ndarray:
-    """Read a confidence map (H, W) uint8 from a PNG or from a probability map's class ``road``."""
-    return (
-        confidence_of(read_probabilities(path)[road]) if path.suffix == ".npz" else read_label(path)
-    )
+def read_confidence(path: Path, dataset: DatasetSpec) -> np.ndarray:
+    """Read a confidence map (H, W) uint8 from a PNG, or from a probability map's class ``road``.
+
+    Raises ``DataError`` if the map has another number of classes than ``dataset``.
+    """
+    if path.suffix != ".npz":
+        return read_label(path)
+    check_classes(path, dataset)
+    return confidence_of(read_probabilities(path)[road_class(dataset)])
 
 
 def confidence_of(stored: np.ndarray) -> np.ndarray:
@@ -66,7 +70,7 @@ def confidence_of(stored: np.ndarray) -> np.ndarray:
     return np.rint(stored * (255 / PROBABILITY_SCALE)).astype(np.uint8)
 
 
-Confidence = Callable[[Path, int], np.ndarray]
+Confidence = Callable[[Path, DatasetSpec], np.ndarray]
 
 
 def score(
@@ -84,7 +88,7 @@ def score(
         others are perspective, as large as the label file, and projected with
         ``calib/um_000000.txt`` in the folder beside that of the label files.
     dataset : DatasetSpec
-        Gives the name, and the index of ``road`` in probability maps.
+        Gives the name, and the classes of probability maps.
     read : callable
         Gives the confidence map (H, W) uint8 of ``pair.prediction``; of a file by default.
 
@@ -94,8 +98,8 @@ def score(
         Ready for JSON: ``categories``, rows with ``name``, ``frames``, ``max_f``, ``ap``, ``pre``,
         ``rec``, ``fpr``, ``fnr`` (0..1, None where undefined) and ``threshold`` (0..255).
     """
-    road = road_class(dataset)
-    counts = in_threads(lambda pair: count_frame(pair, road, read), pairs, "Scoring", threads)
+    road_class(dataset)  # the class table must have one
+    counts = in_threads(lambda pair: count_frame(pair, dataset, read), pairs, "Scoring", threads)
     total = sum(counts)
     if total.sum() and not total[:, 2:].any() and total[:, 1].any():
         raise DataError(
@@ -110,9 +114,9 @@ def score(
     return {"dataset": dataset.name, "images": len(pairs), "categories": rows}
 
 
-def count_frame(pair: Pair, road: int, read: Confidence = read_confidence) -> np.ndarray:
+def count_frame(pair: Pair, dataset: DatasetSpec, read: Confidence = read_confidence) -> np.ndarray:
     """Count a frame's valid bird's-eye cells: (2, 256), not road and road, per confidence."""
-    truth, prediction = read_image(pair.truth), read(pair.prediction, road)
+    truth, prediction = read_image(pair.truth), read(pair.prediction, dataset)
     if prediction.shape not in (truth.shape[:2], BEV_HW):
         raise DataError(
             f"{pair.prediction}: the prediction is {prediction.shape[1]}x{prediction.shape[0]}, "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.datasets import DatasetSpec
 from data_iter.datasets import LAYOUTS, Sample, find_samples
 from data_iter.errors import DataError
 from tools.inference.predictor import Predictor
@@ -60,7 +61,8 @@ def find_samples_as_pairs(network: Predictor, data_root: Path, split: str) -> li
 def confidence_reader(network: Predictor) -> kitti.Confidence:
     """Return what computes the confidence map of an image, as :func:`kitti.score` takes it."""
 
-    def confidence(image: Path, road: int) -> np.ndarray:
+    def confidence(image: Path, dataset: DatasetSpec) -> np.ndarray:
+        road = kitti.road_class(dataset)
         return confidence_of(quantise(network.probabilities(image)[road : road + 1])[0])
 
     return confidence

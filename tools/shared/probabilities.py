@@ -14,11 +14,14 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
 from data_iter.image_files import check_regular
 from train.atomic import atomic_write
@@ -57,6 +60,19 @@ def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
         temporary.write_bytes(packed)
 
 
+def check_classes(path: Path, dataset: DatasetSpec) -> None:
+    """Raise ``DataError`` if a map has not the number of classes of ``dataset``, or is none.
+
+    Only its header is read.
+    """
+    with _opened(path) as (_, shape):
+        classes = shape[0]
+    if classes != dataset.num_classes:
+        raise DataError(
+            f"{path}: it has {classes} classes, data set {dataset.name} {dataset.num_classes}"
+        )
+
+
 def read_probabilities(path: Path) -> np.ndarray:
     """Read (L, H, W) uint16, PROBABILITY_SCALE for 1.
 
@@ -66,6 +82,19 @@ def read_probabilities(path: Path) -> np.ndarray:
         The file is not such a map, is damaged, or claims a size that it does not have. Its header
         is checked before memory is allocated, and its checksum at the end.
     """
+    with _opened(path) as (file, shape):
+        probabilities = np.empty(shape, np.uint16)
+        rest = memoryview(probabilities).cast("B")
+        while count := file.readinto(rest):  # at the end the archive checks its checksum
+            rest = rest[count:]
+        if len(rest):
+            raise EOFError("truncated")
+    return probabilities
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """Yield a map's file, after its header, and its shape; any fault becomes a ``DataError``."""
     check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -73,14 +102,14 @@ def read_probabilities(path: Path) -> np.ndarray:
             if member.flag_bits & ENCRYPTED or member.compress_type not in COMPRESSIONS:
                 raise ValueError("encrypted, or compressed in another way")
             with archive.open(member) as file:
-                return _read_array(file, member.file_size)
+                yield file, _read_shape(file, member.file_size)
     except NOT_A_MAP as error:
         raise DataError(f"{path}: cannot be read as a probability map ({error})") from None
     except MemoryError:
         raise DataError(f"{path}: the map does not fit into memory") from None
 
 
-def _read_array(file: IO[bytes], size: int) -> np.ndarray:
+def _read_shape(file: IO[bytes], size: int) -> tuple[int, ...]:
     np.lib.format.read_magic(file)
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype != np.uint16 or len(shape) != 3 or fortran_order:
@@ -89,10 +118,4 @@ def _read_array(file: IO[bytes], size: int) -> np.ndarray:
         )
     if math.prod(shape) * dtype.itemsize != size - file.tell():
         raise ValueError(f"its {size} bytes are not an array {shape}")
-    probabilities = np.empty(shape, np.uint16)
-    rest = memoryview(probabilities).cast("B")
-    while count := file.readinto(rest):  # at the end the archive checks its checksum
-        rest = rest[count:]
-    if len(rest):
-        raise EOFError("truncated")
-    return probabilities
+    return shape
