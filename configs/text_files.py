@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Any:
     ------
     ConfigError
         As :func:`read_text`; it is not YAML; it has aliases (a few of them can stand for more than
-        memory holds) or is nested deeper than :data:`MOST_DEPTH`.
+        memory holds) or tags (``!!int``), or is nested deeper than :data:`MOST_DEPTH`.
     """
     text = read_text(path)
     try:
@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not a YAML file ({error.problem}{where})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    except ValueError as error:  # a date such as 2001-99-99
+    except (ValueError, OverflowError) as error:  # a date such as 2001-99-99, "\Uffffffff"
         raise ConfigError(f"{path}: a value that cannot be read ({error})") from None
 
 
@@ -71,6 +71,8 @@ def _check_bounded(path: Path, text: str) -> None:
         line = getattr(event.start_mark, "line", 0) + 1
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{path}: line {line}: aliases (*{event.anchor}) are not read")
+        if tag := getattr(event, "tag", None):
+            raise ConfigError(f"{path}: line {line}: tags ({tag[:80]!r}) are not read")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:

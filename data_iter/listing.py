@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .errors import DataError
@@ -29,7 +30,7 @@ def list_files(root: Path, pattern: str = "*", suffixes: Iterable[str] = ()) -> 
     root : Path
         A folder that is missing has no files.
     pattern : str
-        ``*`` in the folder itself, ``**/*`` at any depth.
+        ``*`` in the folder itself, ``**/*`` at any depth, also below linked folders.
     suffixes : iterable of str
         Only names that end so, in any case; empty: all.
 
@@ -38,11 +39,13 @@ def list_files(root: Path, pattern: str = "*", suffixes: Iterable[str] = ()) -> 
     DataError
         A folder that the pattern leads through cannot be read; ``glob`` would skip it.
     """
-    _check_readable(root, pattern)
-    wanted = tuple(suffixes)
+    wanted, name = tuple(suffixes), pattern.removeprefix("**/")
+    if name == pattern:
+        _check_readable(root, pattern)
     return sorted(
         path
-        for path in root.glob(pattern)
+        for folder in ([root] if name == pattern else _folders_below(root))
+        for path in folder.glob(name)
         if not any(is_clutter(part) for part in path.relative_to(root).parts)
         and (not wanted or path.name.lower().endswith(wanted))
         and not path.is_dir()
@@ -58,10 +61,29 @@ def list_folders(root: Path) -> list[Path]:
 def _check_readable(root: Path, pattern: str) -> None:
     *folders, _ = pattern.split("/")
     fixed = list(itertools.takewhile(lambda part: "*" not in part, folders))
-    top, deep = root.joinpath(*fixed), "**" in folders
-    for folder, inner, _ in os.walk(top, onerror=_unreadable, followlinks=not deep):
-        if not deep and len(Path(folder).relative_to(root).parts) >= len(folders):
+    for folder, inner, _ in os.walk(root.joinpath(*fixed), onerror=_unreadable, followlinks=True):
+        if len(Path(folder).relative_to(root).parts) >= len(folders):
             inner.clear()
+
+
+def _folders_below(root: Path) -> Iterator[Path]:
+    """Yield ``root`` and the folders below it, without clutter; ``**`` would skip linked ones.
+
+    Each folder comes once, by its own path rather than by a link. A link to a folder around
+    ``root`` leads in circles and is not followed.
+    """
+    seen = {str(folder) for folder in root.resolve().parents}
+    starts = deque([root])
+    while starts:
+        for name, inner, _ in os.walk(starts.popleft(), onerror=_unreadable):
+            folder, real = Path(name), os.path.realpath(name)
+            if real in seen:
+                inner.clear()
+                continue
+            seen.add(real)
+            yield folder
+            inner[:] = sorted(other for other in inner if not is_clutter(other))
+            starts += [folder / other for other in inner if (folder / other).is_symlink()]
 
 
 def _unreadable(error: OSError) -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import mxnet as mx
@@ -41,6 +41,7 @@ FRAMING = struct.Struct("<II")
 LENGTH_BITS = 29
 WHOLE, LAST_PART = 0, 3
 IR_HEADER = struct.Struct("<IfQQ")  # mx.recordio.IRHeader: flag, label, id, id2
+Decoded = TypeVar("Decoded")
 
 
 def manifest_file(root: Path, split: str) -> Path:
@@ -149,6 +150,15 @@ class Shard:
 
     def tiles(self, first: int, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Decode records that follow each other as (image BGR, label)."""
+        return self._decoded(first, count, _tile)
+
+    def labels(self, first: int, count: int) -> Iterator[np.ndarray]:
+        """Decode the labels alone, each as its values in a row."""
+        return self._decoded(first, count, _label)
+
+    def _decoded(
+        self, first: int, count: int, decode: Callable[[memoryview, int], Decoded]
+    ) -> Iterator[Decoded]:
         record, begins = first, self._begins[first : first + count + 1].tolist()
         try:
             with self.path.open("rb", buffering=0) as file:
@@ -157,11 +167,7 @@ class Shard:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from None
         try:
             for record, begin in enumerate(begins[:-1], first):  # noqa: B007 said by the error
-                payload, size = _payload(content, begin - begins[0])
-                encoded = np.frombuffer(payload, np.uint8, size)
-                image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-                label = inflating.decompress(payload[size:], bufsize=TILE * TILE)
-                yield image, np.frombuffer(label, np.uint8).reshape(image.shape[:2])
+                yield decode(*_payload(content, begin - begins[0]))
         except (ValueError, struct.error, inflating.error):
             raise DataError(
                 f"{self.path}: record {record} is damaged; pack the split again"
@@ -188,6 +194,15 @@ def _payload(content: bytes, position: int) -> tuple[memoryview, int]:
     if inflating.crc32(payload) != checksum or size > len(payload):
         raise ValueError("wrong checksum or size")
     return payload, size
+
+
+def _label(payload: memoryview, size: int) -> np.ndarray:
+    return np.frombuffer(inflating.decompress(payload[size:], bufsize=TILE * TILE), np.uint8)
+
+
+def _tile(payload: memoryview, size: int) -> tuple[np.ndarray, np.ndarray]:
+    image = cv2.imdecode(np.frombuffer(payload, np.uint8, size), cv2.IMREAD_COLOR)
+    return image, _label(payload, size).reshape(image.shape[:2])
 
 
 class RecordFrames:
@@ -249,4 +264,9 @@ class RecordFrames:
 
     def read_label(self, number: int) -> np.ndarray:
         """Return a whole label."""
-        return self.read(number)[1]
+        _, hw, tile, shard, first = self._frames[number]
+        label, corners = np.empty(hw, np.uint8), tile_corners(hw, tile)
+        for (y, x), values in zip(corners, shard.labels(first, len(corners))):
+            part = label[y : y + tile, x : x + tile]
+            part[:] = values.reshape(part.shape)
+        return label

@@ -89,13 +89,17 @@ def read_pairs(root: Path, path: Path) -> list[Listed]:
     Raises
     ------
     DataError
-        As :func:`read_lines`; a line has more columns, or names an image that is not there.
+        As :func:`read_lines`; a line is too long, has more columns, or names an image that is not
+        there.
     """
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     shown = "IMAGE,LABEL" if delimiter == "," else "IMAGE<tab>LABEL"
     listed = []
     for number, text in read_lines(path):
-        columns = next(csv.reader([text])) if delimiter == "," else text.split(delimiter)
+        try:
+            columns = next(csv.reader([text])) if delimiter == "," else text.split(delimiter)
+        except csv.Error as error:
+            raise DataError(f"{path}: line {number}: {error}; expected {shown}") from None
         image, *label = (column.strip() for column in columns)
         if len(label) > 1:
             raise DataError(f"{path}: line {number}: expected {shown}, found {text[:80]!r}")

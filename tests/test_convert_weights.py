@@ -1,5 +1,7 @@
 """Converted weights of other projects compute the same function as the originals."""
 
+import os
+
 import mxnet as mx
 import numpy as np
 import onnx
@@ -239,6 +241,9 @@ def test_an_onnx_file_becomes_a_run_folder(small, rename, tmp_path, capsys):
     assert f"tensor {gone.name} of " in error if rename else f"no tensor for {gone.name}" in error
     (tmp_path / "c.onnx").write_bytes(b"not a network")
     assert "ONNX" in error_of(capsys, "onnx", tmp_path / "c.onnx", *rest, tmp_path / "x")
+    os.mkfifo(tmp_path / "pipe.onnx")  # opening it would wait for ever
+    error = error_of(capsys, "onnx", tmp_path / "pipe.onnx", *rest, tmp_path / "x")
+    assert "expected a file, found a pipe" in error
     assert not (tmp_path / "x").exists()
 
 

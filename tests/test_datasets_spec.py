@@ -133,6 +133,9 @@ def test_a_wrong_table_names_file_and_field(table, old, new, message):
         ("a: &a [1, 1]\nb: &b [*a, *a]\nname: *b", "line 2: aliases"),
         ("name: {x: " * 30 + "}" * 30, "nested deeper|not a YAML"),
         ("name: a\0b", "line 1: .*NUL"),
+        ("name: a\nhome: !!timestamp foo", "line 2: tags .'tag:yaml.org,2002:timestamp'. are"),
+        ("!!python/object/apply:os.system [ls]", "line 1: tags .'tag:yaml.org,2002:python/object"),
+        ('name: "\\UFFFFFFFF"', "a value that cannot be read"),
     ],
 )
 def test_a_hostile_table_gets_a_sentence_at_once(tmp_path, content, message):
@@ -160,6 +163,24 @@ def test_ids_and_train_ids_go_on_from_the_row_before(tmp_path):
     spec = load_dataset(tmp_path / "t.yaml")
     assert [(row.id, row.train_id) for row in spec.classes] == [(255, 255), (7, 0), (8, 1), (9, 2)]
     assert spec.classes[3].color == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("ignore_id", "rows", "message"),
+    [
+        (2, "[road, car, sky, tree]", "row 3: it has no id and counts up to 2, which is ignore_id"),
+        (1, "[{name: a, id: 7}, b, c]", "row 2: it has no train_id and counts up to 1, which"),
+        (0, "[{name: void, id: 0}, a, b]", "row 2: it has no train_id and counts up to 0, which"),
+    ],
+)
+def test_no_class_is_lost_where_the_numbers_reach_ignore_id(tmp_path, ignore_id, rows, message):
+    file = tmp_path / "t.yaml"
+    file.write_text(f"name: t\nignore_id: {ignore_id}\nclasses: {rows}\n")
+    with pytest.raises(ConfigError, match=f"t.yaml: classes, {message}"):
+        load_dataset(file)
+    file.write_text("name: t\nignore_id: 2\nclasses: [a, b, {name: void, id: 2}]\n")
+    assert [row.train_id for row in load_dataset(file).classes] == [0, 1, 2]
+    assert load_dataset(file).num_classes == 2
 
 
 def test_chosen_colours_are_well_apart():

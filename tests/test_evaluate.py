@@ -124,6 +124,17 @@ def test_a_label_that_is_not_scored_can_be_a_false_positive_of_its_category(tmp_
     assert ours["classes"][13]["iiou"] == theirs["classInstScores"]["car"] == 1
 
 
+def test_instance_ids_cut_to_8_bits_are_refused(city, tmp_path):
+    """They hold no id above 1000: the scores would say that there are no instances."""
+    name = "atown_000000_000000_gtFine"
+    for kind in ("labelIds", "instanceIds"):
+        pixels = np.array(Image.open(city / f"gtFine/val/atown/{name}_{kind}.png"))
+        save(tmp_path / f"{name}_{kind}.png", np.minimum(pixels, 255).astype(np.uint8))
+    message = rf"{name}_instanceIds\.png: expected a 16-bit PNG .*, found \(40, 70\) of uint8"
+    with pytest.raises(ValueError, match=message):
+        score_folder(CITYSCAPES, tmp_path, city / "label_id/atown", names=["atown_000000_000000"])
+
+
 def test_without_instance_files_there_is_no_iiou(city, tmp_path):
     for file in (city / "gtFine").rglob("*_labelIds.png"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -1,5 +1,7 @@
 """tools/import_data.py on exports of five formats: same labels, and all that is lost is named."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -125,14 +127,29 @@ def blur(mask):
     return cv2.imdecode(cv2.imencode(".jpg", mask)[1], cv2.IMREAD_COLOR)
 
 
-@pytest.mark.parametrize("colors", [True, False])
-def test_a_lossy_mask_is_refused_with_the_count(tmp_path, capsys, colors):
+def fray(mask):
+    """Give 8 black pixels two colours near black, and one pixel a colour that is near none."""
+    mask[0, :5], mask[1, :3], mask[2, 0] = (2, 0, 0), (0, 5, 0), (200, 200, 200)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("colors", "message"),
+    [
+        (True, "3 colours that no class has: (2, 0, 0) at 5 pixels, (0, 5, 0) at 3 pixels, "
+               "(200, 200, 200) at 1 pixels; 2 of them near a class's: a lossy mask?"),
+        (False, "2 of its 6 colours are near others: a mask changed by JPEG compression"),
+    ],
+)  # fmt: skip
+def test_a_lossy_mask_is_refused_with_the_count(tmp_path, capsys, colors, message):
     source, options = FORMATS["masks"](tmp_path / "source")
+    argv = [str(source), "--out", str(tmp_path / "own"), *(options if colors else [])]
+    spoil_masks(source, fray)
+    assert import_data.main(argv) == 2
+    assert f"seq0_00_L.png: {message}" in capsys.readouterr().err
     spoil_masks(source, blur)
-    options = options if colors else []
-    assert import_data.main([str(source), "--out", str(tmp_path / "own"), *options]) == 2
-    error = capsys.readouterr().err
-    assert "seq0_00_L.png: " in error and " near " in error and any(c.isdigit() for c in error)
+    assert import_data.main(argv) == 2
+    assert re.search(r"seq0_00_L\.png: \d+ .*colours .* near ", capsys.readouterr().err)
     assert [path.name for path in tmp_path.iterdir()] == ["source"], "something half-written"
 
 

@@ -113,6 +113,29 @@ def test_clutter_is_left_out_everywhere(tmp_path):
     assert list_files(tmp_path / "nowhere") == []
 
 
+def test_linked_folders_are_entered_once_and_circles_are_not(tmp_path):
+    """Real folders come first: the files keep the names that they have without links."""
+    for name in ("elsewhere/deep/b.png", "elsewhere/.cache/x.png", "data/z/a.png", "near/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, target in (
+        ("data/again", "../data/z"),
+        ("data/drive", "../elsewhere"),
+        ("data/up", ".."),
+        ("data/z/self", "."),
+        ("data/nowhere", "gone"),
+        ("elsewhere/deep/back", "../../elsewhere"),
+        ("elsewhere/near", "../near"),
+    ):
+        (tmp_path / link).symlink_to(target)
+    data = tmp_path / "data"
+    found = [str(file.relative_to(data)) for file in list_files(data, "**/*", (".png",))]
+    assert found == ["drive/deep/b.png", "drive/near/c.png", "z/a.png"]
+    assert list_files(data, "**/b*") == [data / "drive/deep/b.png"]
+    images, _ = find_images(data, tmp_path / "out")
+    assert [image.name for image in images] == ["b.png", "c.png", "a.png"]
+
+
 def test_what_is_left_out_has_a_name(tmp_path):
     write_folder(tmp_path, ["a.png"], ["a.png", "lonely.png"])
     (tmp_path / "images/train/deep").mkdir()
@@ -173,6 +196,12 @@ def test_a_path_with_a_slash_in_front_gets_a_hint(tmp_path):
     (tmp_path / "t.tsv").write_text("/images/a.png\t/labels/a.png\n")
     with pytest.raises(DataError, match="line 1: no such image.*without the / in front"):
         find_samples("folders", tmp_path, "t.tsv")
+
+
+def test_a_line_of_a_csv_that_is_too_long_has_its_number(tmp_path):
+    (tmp_path / "t.csv").write_text(f"# first\n{'a' * 200_000},b\n")
+    with pytest.raises(DataError, match=r"t\.csv: line 2: field larger .*; expected IMAGE,LABEL"):
+        find_samples("folders", tmp_path, "t.csv")
 
 
 def test_an_unknown_folder_says_what_is_expected_in_it(tmp_path):

@@ -131,13 +131,15 @@ def test_a_missing_label_is_skipped_where_that_is_asked_for(root, tmp_path):
     shutil.copy(root / "labels/train/04.png", root / "labels/train/nobody.png")
     stopped = training.train(root, tmp_path / "run")
     assert stopped.returncode == 2 and "03.png: the image has no label" in stopped.stderr
+    assert not (tmp_path / "run").exists()
     skip = {"data__on_bad_sample": "skip", "data__max_bad_share": 0.2}
     skipped = training.train(root, tmp_path / "run", solver__epochs=2, **skip)
     assert skipped.returncode == 0, skipped.stderr
     assert "skipped (1 so far): " in skipped.stderr and "03.png" in skipped.stderr
     left = "split train: left out, labels without an image: labels/train/nobody.png"
     assert left in skipped.stderr
-    assert not (tmp_path / "run2").exists()
+    lines = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert max(json.loads(line).get("epoch", 0) for line in lines) == 2
 
 
 def test_the_default_run_folder_names_config_and_data_set(root):

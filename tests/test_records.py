@@ -123,6 +123,15 @@ def test_jpeg_changes_images_a_little_and_labels_not_at_all(data, tmp_path):
         assert 0 < np.abs(image.astype(int) - expected).mean() < 3
 
 
+def test_labels_are_read_without_decoding_images(data, tmp_path, monkeypatch):
+    prepare(data, tmp_path)
+    frames, direct = RecordFrames(tmp_path, "train"), open_frames("folders", data, "train")
+    expected = [direct.read_label(number) for number in range(5)]
+    monkeypatch.delattr(cv2, "imdecode")
+    for number, label in enumerate(expected):
+        np.testing.assert_array_equal(frames.read_label(number), label)
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [((0, 301), (0, 467)), ((128, 256), (0, 1)), ((127, 129), (383, 385)), ((300, 301), (1, 466)),

@@ -1,5 +1,6 @@
 """PyTorch's ResNets: names and shapes as their libraries have them, and what can't be read."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -212,6 +213,18 @@ def test_bad_files_are_refused_in_one_sentence(small, tmp_path, capsys):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     assert "not a whole .npz" in refused(file)
+    np.savez_compressed(file, **{"a" * 40: np.arange(1000, dtype=np.float32)})
+    damaged = bytearray(file.read_bytes())
+    damaged[200:300] = bytes(100)  # in the middle of the deflated values
+    file.write_bytes(damaged)
+    assert "not a whole .npz" in refused(file)
+    damaged = bytearray(whole)
+    damaged[whole.index(b"PK\x01\x02") + 10] = 99  # a method of compression that nobody has
+    file.write_bytes(damaged)
+    assert "not a whole .npz" in refused(file)
+    for suffix in ("npz", "safetensors"):
+        os.mkfifo(tmp_path / f"pipe.{suffix}")
+        assert "expected a file, found a pipe" in refused(tmp_path / f"pipe.{suffix}")
     np.savez(file, a=np.array([{}], object))
     assert "not a whole .npz" in refused(file)
     for change, message in (

@@ -183,4 +183,9 @@ def test_mistakes_in_one_sentence(folded, photographs, tmp_path, capsys):
     assert "no such parameter" in error_of(
         capsys, "check", tmp_path / "no.params", "--images", photographs, *SET
     )
+    for count in (0, -3):
+        asked = ["--images", photographs, f"--count={count}", *SET]
+        for kind, *more in (["check"], ["recalibrate", *out]):
+            error = error_of(capsys, kind, folded, *asked, *more)
+            assert f"--count {count}: expected 1 or more" in error
     assert not (tmp_path / "x.params").exists()

@@ -66,12 +66,29 @@ WRONG_COCO = {
     ),
     "words": ([list("abcdef")], {}, "annotation 5: its segmentation cannot be read (could not"),
     "odd": ([[0, 0, 6, 0, 6, 5, 1]], {}, "annotation 5: its segmentation cannot be read (an odd"),
+    "far": ([[0, 0, 1e9, 0, 6, 5]], {}, "annotation 5: its segmentation cannot be read (coord"),
+    "not a number": ([[0, 0, 6, float("nan"), 6, 5]], {}, "(coordinate nan, expected pixels below"),
+    "infinite": ([[0, 0, 6, 0, float("-inf"), 5]], {}, "(coordinate -inf, expected pixels below"),
+    "no float": ([[0, 0, 6, 0, 6, 10**400]], {}, "annotation 5: its segmentation cannot be read ("),
+    "infinite size": (
+        [[0, 0, 6, 0, 6, 1e9]], {"images": [{"id": n, "file_name": f"{n}.png", "width": 7,
+                                             "height": float("inf")} for n in "ab"]},
+        "(coordinate 1e+09, expected pixels below",
+    ),
     "a number": (5, {}, "annotation 5: its segmentation cannot be read"),
     "runs of another size": ({"counts": [0, 10], "size": [2, 5]}, {}, "size [2, 5], expected"),
     "too few runs": ({"counts": [0, 10], "size": [6, 7]}, {}, "of 10 pixels, expected 42"),
     "too many runs": ({"counts": [0, 999], "size": [6, 7]}, {}, "of 999 pixels, expected 42"),
     "compressed, too few": ({"counts": "0:", "size": [6, 7]}, {}, "of 10 pixels, expected 42"),
     "compressed garbage": ({"counts": "\x00!!", "size": [6, 7]}, {}, "the character '\\x00'"),
+    "a list as id": (TRIANGLE, {"images": [{"id": [], "file_name": "a.png"}]}, "unhashable type"),
+    "a list as category": (
+        TRIANGLE, {"annotations": [{"id": 5, "image_id": "a", "category_id": []}]}, "unhashable",
+    ),
+    "words and numbers": (
+        TRIANGLE, {"images": [{"id": 1, "file_name": "a.png"}, {"id": "b", "file_name": "b.png"}]},
+        "images: ids of several types",
+    ),
     "nested": (TRIANGLE, None, "all.json: not a COCO annotation file"),
 }  # fmt: skip
 
@@ -92,6 +109,28 @@ def test_an_outline_of_two_points_is_left_out_by_name(tmp_path, capsys):
         assert (read_label(file) == 255).all()
 
 
+def test_annotations_of_what_is_not_listed_are_left_out_by_name(tmp_path, capsys):
+    annotations = [
+        {"id": n, "image_id": image, "category_id": category, "segmentation": TRIANGLE}
+        for n, image, category in ((5, "a", 1), (6, "gone", 1), (7, "b", 9))
+    ]
+    argv = write_coco(tmp_path, TRIANGLE, annotations=annotations)
+    assert import_data.main([str(argument) for argument in argv]) == 0
+    printed = capsys.readouterr().out
+    assert "annotations of an image that is not listed (1): image gone" in printed
+    assert "annotations of a category that has no name (1): category 9" in printed
+    document = json.loads((tmp_path / "all.json").read_text())
+    document["annotations"] = [annotations[0], annotations[2]]
+    document["categories"][0]["name"] = "dog"
+    for folder in ("annotations", "v"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "annotations/instances_v.json").write_text(json.dumps(document))
+    (tmp_path / "a.png").rename(tmp_path / "v/a.png")
+    options = ["--data-root", str(tmp_path), "--split", "v", "--out", str(tmp_path / "voc")]
+    assert prepare_data.main(["coco", *options]) == 0
+    assert "drawn as background (1): category 9, which has no name\n" in capsys.readouterr().out
+
+
 def test_run_lengths_are_those_of_pycocotools(tmp_path):
     random = np.random.default_rng(8)
     for hw, share in (((37, 53), 0.5), ((90, 20), 0.01), ((300, 200), 0.999), ((5, 9), 0)):
@@ -106,6 +145,18 @@ def test_run_lengths_are_those_of_pycocotools(tmp_path):
 WRONG_SOURCES = {
     "cvat z_order": ("cvat", "all.xml", 'z_order="1"', 'z_order="top"', "expected a whole"),
     "cvat size": ("cvat", "all.xml", 'width="64"', 'width="32"', "its annotations are of 32x48"),
+    "cvat far": ("cvat", "all.xml", 'points="0,24;', 'points="0,1e9;',
+                 "all.xml: image seq0_00.png: polygon: coordinate 1e+09, expected pixels below"),
+    "cvat box": ("cvat", "all.xml", 'xtl="4"', 'xtl="nan"', "box: coordinate nan"),
+    "cvat mask": ("cvat", "all.xml", 'left="7"', 'left="-7"',
+                  "image seq0_01.png: mask: a mask at x -7, y 30, expected inside 64x48 pixels"),
+    "cvat mask far": ("cvat", "all.xml", 'left="7"', 'left="inf"', "image seq0_01.png: mask: "),
+    "labelme far": ("labelme", "seq0_00.json", "[64, 24]", "[1e9, 24]",
+                    "seq0_00.json: shape 1 cannot be read (coordinate 1e+09, expected pixels"),
+    "labelme mask": ("labelme", "seq0_02.json", "[10, 30]", "[NaN, 30]",
+                     "seq0_02.json: shape 2 cannot be read (coordinate nan, expected pixels"),
+    "labelme no float": ("labelme", "seq0_00.json", "[64, 24]", f"[{10**400}, 24]",
+                         "seq0_00.json: shape 1 cannot be read ("),
     "labelme size": ("labelme", "seq0_00.json", '"version"',
                      '"imageHeight": 9, "imageWidth": 9, "v"',
                      "its annotations are of 9x9"),
@@ -282,6 +333,21 @@ def test_a_damaged_image_is_named_itself(own, capsys):
     assert any(line.startswith(f"{own / 'images/train/2.png'}: cannot be read") for line in lines)
 
 
+def test_labels_of_a_test_split_are_read_where_there_are_some(own, capsys):
+    data = ["--dataset", str(own / "own.yaml"), "--data-root", str(own)]
+    for kind in ("images", "labels"):
+        shutil.move(own / kind / "val", own / kind / "test")
+    rewrite(own / "labels/test/4.png", np.full((12, 17), 77, np.uint8))
+    (own / "labels/test/5.png").unlink()
+    assert prepare_data.main(["check", *data]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "labels/test/4.png: label values outside the class table: 77" in printed
+    assert "images/test/5.png: no label; expected" in printed
+    shutil.rmtree(own / "labels/test")
+    assert prepare_data.main(["check", *data]) == 0
+    assert "nothing is wrong" in capsys.readouterr().out
+
+
 def test_other_commands(own, capsys):
     """predict, panels, crf and the import of COCO refuse a mistake in the same way."""
     (own / "a [b].png").write_bytes(b"no image")
@@ -293,12 +359,20 @@ def test_other_commands(own, capsys):
     error = refused(panels.main, argv, own, capsys)
     assert "--overlay car: expected one of road, car [/x], sky" in error
     refused(crf.main, [*table, "--probabilities", own / "nowhere", *out], own, capsys)
-    (own / "annotations").mkdir()
-    for name, message in (("dog", "a.png: no such image"), ("cup", "no image in it shows a class")):
+    for folder in ("annotations", "v"):
+        (own / folder).mkdir()
+    for name, file, change, message in (
+        ("dog", "a.png", {}, "a.png: no such image"),
+        ("cup", "a.png", {}, "no image in it shows a class"),
+        ("dog", "a.png", {"image_id": 9}, "has annotations of image 9, which it does not list"),
+        ("dog", "a.png", {"image_id": "x"}, "has annotations of image x, which it does not list"),
+        ("dog", "../images/val/4.png", {}, "v.json: image 1: expected its height and width"),
+    ):
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": TRIANGLE}
         document = {
-            "images": [{"id": 1, "file_name": "a.png", "height": 6, "width": 7}],
+            "images": [{"id": 1, "file_name": file, "height": 6}],
             "categories": [{"id": 1, "name": name}],
-            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": TRIANGLE}],
+            "annotations": [annotation, annotation | {"id": 2} | change],
         }
         (own / "annotations/instances_v.json").write_text(json.dumps(document))
         argv = ["coco", "--data-root", own, "--split", "v", *out]

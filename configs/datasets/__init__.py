@@ -6,7 +6,8 @@ Only the names are needed::
     classes: [road, car, sky]
 
 A row without ``id`` gets the next one. A row without ``train_id`` is the next class that the
-network learns (or is ignored, if its id is ``ignore_id``). Missing colours are chosen.
+network learns (or is ignored, if its id is given as ``ignore_id``). No row counts up to
+``ignore_id``: its class would be lost. Missing colours are chosen.
 """
 
 from __future__ import annotations
@@ -194,9 +195,16 @@ def _table(document: Any) -> DatasetSpec:
     given = [tuple(row["color"]) for row in rows if "color" in row]
     colors = iter(choose(len(rows) - len(given), given))
     next_id = next_train_id = 0
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        ignored = row.get("id") == ignore_id
+        for key, counted in (("id", next_id), ("train_id", next_train_id)):
+            if key not in row and counted == ignore_id and not ignored:
+                raise ConfigError(
+                    f"classes, row {number}: it has no {key} and counts up to {counted}, which is "
+                    f"ignore_id; give it the {key} {counted} to ignore it, or the table another "
+                    "ignore_id"
+                )
         row["id"] = row.get("id", next_id)
-        ignored = row["id"] == ignore_id
         row["train_id"] = row.get("train_id", ignore_id if ignored else next_train_id)
         row["color"] = tuple(row["color"]) if "color" in row else next(colors)
         next_id = row["id"] + 1

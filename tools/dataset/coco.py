@@ -16,7 +16,7 @@ import numpy as np
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
 from data_iter.image_files import read_bytes
-from tools.dataset.importers.regions import polygon_mask
+from tools.dataset.importers.regions import polygon_mask, stated_hw
 from train.atomic import atomic_write
 
 # COCO's names where they differ from VOC's.
@@ -75,24 +75,30 @@ def draw_labels(
         raise DataError(f"{file}: no such annotation file; get it from https://cocodataset.org")
     coco = load_annotations(file)
     ids = {row.name: row.id for row in voc.classes}
-    names = {category["id"]: str(category["name"]) for category in coco.loadCats(coco.getCatIds())}
+    names = {number: f"category {number}, which has no name" for number in coco.catToImgs}
+    names |= {category["id"]: str(category["name"]) for category in coco.cats.values()}
     classes = {
         category: ids[VOC_NAMES.get(name, name)]
         for category, name in names.items()
         if VOC_NAMES.get(name, name) in ids
     }
-    images = sorted({image for category in classes for image in coco.getImgIds(catIds=[category])})
-    if not images:
+    shown = {image for category in classes for image in coco.getImgIds(catIds=[category])}
+    if not shown:
         raise DataError(f"{file}: no image in it shows a class of VOC")
+    if unlisted := sorted(map(str, shown - coco.imgs.keys())):
+        raise DataError(f"{file}: has annotations of image {unlisted[0]}, which it does not list")
+    images = sorted(shown)
     for image in coco.loadImgs(images):
-        if not (root / split / image["file_name"]).is_file():
-            source = root / split / image["file_name"]
+        source = root / split / str(image["file_name"])
+        if not source.is_file():
             raise DataError(f"{source}: no such image, but {file} has annotations of it")
+        if stated_hw(image.get("height"), image.get("width")) is None:
+            raise DataError(f"{file}: image {image['id']}: expected its height and width in pixels")
     for kind in ("images", "labels"):
         (out / kind / split).mkdir(parents=True, exist_ok=True)
     advance = start(len(images))
     for image in coco.loadImgs(images):
-        source = root / split / image["file_name"]
+        source = root / split / str(image["file_name"])
         annotations = coco.loadAnns(coco.getAnnIds(image["id"], list(classes)))
         with atomic_write(out / "labels" / split / f"{source.stem}.png") as temporary:
             label = draw_label(image, annotations, classes, file)
@@ -126,7 +132,7 @@ def draw_label(
     Crowds are ignored, because COCO outlines them roughly. So are pixels that instances of
     different classes both claim, because COCO does not say which one is in front.
     """
-    label = np.zeros((image["height"], image["width"]), np.uint8)
+    label = np.zeros((int(image["height"]), int(image["width"])), np.uint8)
     for annotation in sorted(annotations, key=lambda a: a.get("iscrowd", 0)):
         mask = mask_of(annotation, label.shape, source)
         if mask is None:
@@ -163,7 +169,7 @@ def mask_of(annotation: dict, hw: tuple[int, int], source: Path) -> np.ndarray |
         if min(runs) < 0 or sum(runs) != hw[0] * hw[1]:
             raise ValueError(f"run lengths of {sum(runs)} pixels, expected {hw[0] * hw[1]}")
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(hw, order="F")
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         number = annotation.get("id")
         raise DataError(
             f"{source}: annotation {number}: its segmentation cannot be read ({error})"
@@ -203,10 +209,12 @@ def load_annotations(file: Path):
                 missing = [key for key in keys if key not in entry]
                 if missing:
                     raise ValueError(f"{part}: an entry without {missing[0]}")
+            if len({type(entry["id"]) for entry in document[part]}) > 1:
+                raise ValueError(f"{part}: ids of several types")
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            coco = COCO()
+            coco.dataset = document
+            coco.createIndex()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: not a COCO annotation file ({error})") from None
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        coco = COCO()
-        coco.dataset = document
-        coco.createIndex()
     return coco

@@ -92,9 +92,10 @@ def count_instances(pair: Pair, prediction: np.ndarray) -> Instances:
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, cv2.error):
         pixels = None
-    if pixels is None or pixels.shape != prediction.shape:
+    if pixels is None or pixels.shape != prediction.shape or pixels.dtype != np.uint16:
+        found = "" if pixels is None else f", found {pixels.shape} of {pixels.dtype}"
         raise DataError(
-            f"{path}: expected a 16-bit PNG of instance ids, as large as {pair.truth.name}"
+            f"{path}: expected a 16-bit PNG of instance ids, as large as {pair.truth.name}{found}"
         )
     inside = pixels > 1000
     instances = pixels[inside]

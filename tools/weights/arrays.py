@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from configs.errors import ConfigError
+from data_iter.image_files import check_regular
 from train.errors import RunError
 
 WRAPPERS = ("state_dict", "model")  # keys under which trainers store the parameters
@@ -36,15 +36,16 @@ def read_checkpoint(file: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
     Raises
     ------
-    ConfigError, RunError
-        The file has an unknown format, is damaged, or holds arrays that are not floats.
+    ConfigError, DataError, RunError
+        The file has an unknown format, is a pipe, is damaged, or holds arrays that are not floats.
     """
     readers = {".safetensors": _safetensors, ".npz": _npz}
     readers |= dict.fromkeys((".pth", ".pt", ".bin", ".tar"), _pickle)
     if file.suffix not in readers:
         raise ConfigError(f"{file}: expected a file that ends in .safetensors, .npz or .pth")
-    if not file.is_file():
+    if not file.exists():
         raise RunError(f"{file}: no such file")
+    check_regular(file)
     arrays, notes, narrow = {}, [], set()
     for name, kind, values in readers[file.suffix](file, notes):
         if name.endswith(COUNTER):
@@ -79,7 +80,7 @@ def _npz(file: Path, notes: list[str]) -> Iterator[Stored]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # of zipfile, zlib or NumPy, depending on the damage
         raise RunError(f"{file}: not a whole .npz file of arrays ({error})") from None
     for name, values in arrays.items():
         yield name, str(values.dtype), values

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from data_iter.image_files import check_regular
 from train.errors import RunError
 from train.network import param_shapes
 from train.params import Params
@@ -34,8 +35,8 @@ def read_onnx_params(path: Path, symbol: mx.sym.Symbol, side: int) -> tuple[Para
 
     Raises
     ------
-    RunError
-        It is not an ONNX file, or a tensor is missing, superfluous or has another shape.
+    DataError, RunError
+        It is a pipe or not an ONNX file, or a tensor is missing, superfluous or has another shape.
     """
     model = _load(path)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -75,6 +76,8 @@ def read_onnx_params(path: Path, symbol: mx.sym.Symbol, side: int) -> tuple[Para
 
 
 def _load(path: Path) -> onnx.ModelProto:
+    if path.exists():
+        check_regular(path)
     try:
         model = onnx.load(str(path))
     except (OSError, DecodeError, ValueError) as error:

@@ -12,10 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from configs.errors import ConfigError
 from configs.schema import Config
-from data_iter.datasets import IMAGE_SUFFIXES
 from data_iter.errors import DataError
 from data_iter.image_files import read_image
+from data_iter.listing import IMAGE_SUFFIXES, list_files
 from train.errors import RunError
 from train.network import HEAD, param_shapes
 from train.params import Params
@@ -30,10 +31,12 @@ def find_photographs(folder: Path, count: int) -> list[Path]:
 
     Raises
     ------
-    DataError
-        There is none.
+    ConfigError, DataError
+        The count is below 1; there is none.
     """
-    files = sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if count < 1:
+        raise ConfigError(f"--count {count}: expected 1 or more")
+    files = list_files(folder, "**/*", IMAGE_SUFFIXES)
     if not files:
         raise DataError(f"{folder}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
     return [files[len(files) * n // count] for n in range(count)] if len(files) > count else files

@@ -28,6 +28,10 @@ def read(file: Path, images: Path | None) -> Source:
             source.leave_out("categories without an annotation", name)
     for number in sorted(used - names.keys(), key=str):
         source.leave_out("annotations of a category that has no name", f"category {number}")
+    for annotation in coco.anns.values():
+        if annotation["image_id"] not in coco.imgs:
+            reason = "annotations of an image that is not listed"
+            source.leave_out(reason, f"image {annotation['image_id']}")
     finder = Finder(images, file.parent, file.parent / "images", file.parent.parent)
     for entry in coco.loadImgs(sorted(coco.getImgIds())):
         path = finder.find(str(entry["file_name"]))

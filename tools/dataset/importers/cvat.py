@@ -17,6 +17,7 @@ from .regions import (
     Region,
     Source,
     ellipse,
+    pasted,
     polygon_mask,
     rectangle,
     stated_hw,
@@ -80,7 +81,7 @@ def _reader(file: Path, name: str, shapes: list[Element]):
         for shape in shapes:
             try:
                 mask = _mask(shape, hw)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise DataError(f"{file}: image {name}: {shape.tag}: {error}") from None
             if mask is not None:
                 found.append(Region(shape.get("label", ""), mask))
@@ -105,7 +106,4 @@ def _mask(shape: Element, hw: tuple[int, int]) -> np.ndarray | None:
     if sum(runs) != width * height or min(runs) < 0:
         raise ValueError(f"its runs have {sum(runs)} pixels, its box {width * height}")
     part = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-    whole = np.zeros(hw, bool)
-    target = whole[top : top + height, left : left + width]
-    target[:] = part[: target.shape[0], : target.shape[1]]
-    return whole
+    return pasted(part, left, top, hw)

@@ -21,7 +21,9 @@ from .regions import (
     Finder,
     Region,
     Source,
+    check_coordinates,
     ellipse,
+    pasted,
     polygon_mask,
     rectangle,
     stated_hw,
@@ -29,6 +31,7 @@ from .regions import (
 
 SHAPES = ("polygon", "rectangle", "circle", "mask")
 IGNORE = "__ignore__"  # LabelMe's own name for it
+DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError)
 
 
 def read(folder: Path, images: Path | None) -> Source:
@@ -80,7 +83,7 @@ def _reader(file: Path, shapes: list[dict[str, Any]]):
         for number, shape in enumerate(shapes, start=1):
             try:
                 mask = _mask(shape, hw)
-            except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+            except DAMAGED as error:
                 raise DataError(f"{file}: shape {number} cannot be read ({error})") from None
             if mask is not None:
                 label = str(shape["label"])
@@ -92,6 +95,7 @@ def _reader(file: Path, shapes: list[dict[str, Any]]):
 
 def _mask(shape: dict[str, Any], hw: tuple[int, int]) -> np.ndarray | None:
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    check_coordinates(points.flat)
     kind = shape.get("shape_type") or "polygon"
     if kind == "polygon":
         return polygon_mask([points.ravel().tolist()], hw)
@@ -102,8 +106,5 @@ def _mask(shape: dict[str, Any], hw: tuple[int, int]) -> np.ndarray | None:
         return polygon_mask([ellipse(*points[0], radius, radius)], hw)
     with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
         part = np.array(picture) > 0
-    whole = np.zeros(hw, bool)
-    left, top = points[0].astype(int)
-    target = whole[top : top + part.shape[0], left : left + part.shape[1]]
-    target[:] = part[: target.shape[0], : target.shape[1]]
-    return whole
+    left, top = map(int, points[0])
+    return pasted(part, left, top, hw)

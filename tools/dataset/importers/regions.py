@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pycocotools import mask as coco_mask
 from data_iter.listing import IMAGE_SUFFIXES, list_files
 
 IGNORED = None  # category of a region whose pixels are ignored
+FARTHEST = 1e6  # pixels from the corner; larger coordinates crash the C code of pycocotools
 Colour = tuple[int, int, int]
 
 
@@ -67,7 +69,7 @@ def stated_hw(height: Any, width: Any) -> tuple[int, int] | None:
     """Read the size that a source states for an image; None if it is missing, 0 or not a number."""
     try:
         return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -91,16 +93,38 @@ class Finder:
         return self._by_name.get(name.rsplit("/", 1)[-1])
 
 
+def check_coordinates(values: Iterable[float]) -> None:
+    """Raise ``ValueError`` unless all are finite and their absolutes below :data:`FARTHEST`."""
+    for value in values:
+        if not abs(value) < FARTHEST:  # true for NaN too
+            raise ValueError(f"coordinate {value:g}, expected pixels below {FARTHEST:g}")
+
+
 def polygon_mask(polygons: Iterable[Any], hw: tuple[int, int]) -> np.ndarray | None:
     """Fill polygons, each a flat list x, y, x, y ... in pixels, as COCO's own tools do.
 
-    Returns (H, W) bool, or None if no polygon has three points.
+    Returns (H, W) bool, or None if no polygon has three points. ``ValueError`` as
+    :func:`check_coordinates`.
     """
     whole = [list(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
     if not whole:
         return None
+    check_coordinates(itertools.chain.from_iterable(whole))
     encoded = coco_mask.merge(coco_mask.frPyObjects(whole, *hw))
     return coco_mask.decode(encoded).astype(bool)
+
+
+def pasted(part: np.ndarray, left: int, top: int, hw: tuple[int, int]) -> np.ndarray:
+    """Lay a mask (h, w) bool into an empty one (H, W); what exceeds it at the right is cut off.
+
+    ``ValueError`` if it begins outside.
+    """
+    if not (0 <= left < hw[1] and 0 <= top < hw[0]):
+        raise ValueError(f"a mask at x {left}, y {top}, expected inside {hw[1]}x{hw[0]} pixels")
+    whole = np.zeros(hw, bool)
+    target = whole[top : top + part.shape[0], left : left + part.shape[1]]
+    target[:] = part[: target.shape[0], : target.shape[1]]
+    return whole
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> list[float]:
@@ -109,7 +133,8 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> list[floa
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> list[float]:
-    """Write an ellipse as a polygon of 72 corners."""
+    """Write an ellipse as a polygon of 72 corners; ``ValueError`` as above."""
+    check_coordinates((x, y, rx, ry))  # NumPy would warn of inf
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1).ravel().tolist()
 
