@@ -54,7 +54,7 @@ setup(
         "Pillow>=10",
         "PyYAML>=6",
         "gluoncv==0.10.5.post0",
-        "isal>=1.7",  # inflates PNGs twice as fast; data_iter/png.py
+        "isal>=1.7",  # inflates PNGs twice as fast; data_iter/png_rows.py
         "matplotlib==3.8.4",
         "numpy==1.23.5",
         "onnx==1.14.1",

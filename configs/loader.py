@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
-import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 from .schema import SECTIONS, Config, Solver, check_together
 from .text_files import read_text
 from .values import check_value, parse
 
 LEARN_BN = ("solver", "learn_bn_epochs")
+UNWRITABLE = re.compile(r"(^|\s)#|[\r\n]")  # what `dump` could not write so that it is read back
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -121,23 +122,22 @@ def _syntax(error: configparser.Error) -> str:
 
 def _value(source: str, section: str, name: str, text: str) -> object:
     if section not in SECTIONS:
-        raise ConfigError(f"{source}: unknown section [{section}]{_nearest(section, SECTIONS)}")
+        raise ConfigError(f"{source}: unknown section [{section}]{did_you_mean(section, SECTIONS)}")
     fields = {field.name: field for field in dataclasses.fields(SECTIONS[section])}
     if name not in fields:
-        raise ConfigError(f"{source}: [{section}] unknown key '{name}'{_nearest(name, fields)}")
+        raise ConfigError(f"{source}: [{section}] unknown key '{name}'{did_you_mean(name, fields)}")
+    kind = str(fields[name].type)
     try:
         if text and text == fields[name].metadata["word"]:
-            return (text,) if str(fields[name].type).startswith("tuple") else text
-        value = parse(str(fields[name].type), text)
+            return (text,) if kind.startswith("tuple") else text
+        if "str" in kind and UNWRITABLE.search(text):
+            raise ValueError("one line without ' #', which begins a comment in a .cfg")
+        value = parse(kind, text)
         check_value(fields[name], value)
     except ValueError as error:
-        raise ConfigError(f"{source}: [{section}] {name} = {text}: expected {error}") from None
+        found = " ".join(text.split())
+        raise ConfigError(f"{source}: [{section}] {name} = {found}: expected {error}") from None
     return value
-
-
-def _nearest(word: str, known: object) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
-    return f"; did you mean '{match[0]}'?" if match else ""
 
 
 def _text(value: object) -> str:

@@ -18,12 +18,19 @@ from typing import Any
 from .errors import ConfigError
 from .values import key
 
+LONGEST_SIDE = 32768  # pixels; MXNet fails to plan for much larger inputs
+
 
 @dataclass(frozen=True)
 class Experiment:
     """What distinguishes this run from others with the same settings."""
 
-    seed: int = key(0, "seeds the initialiser, the sample order and the augmentation", at_least=0)
+    seed: int = key(
+        0,
+        "seeds the initialiser, the sample order and the augmentation",
+        at_least=0,
+        at_most=2**31 - 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,12 @@ class Network:
         "plain",
         "none, plain, conv, rf, bigger, release, or rates of res4; res5, as in 1,2,5,9; 5,9,17",
     )
-    aspp: tuple[int, ...] = key((6, 12, 18, 24), "dilation of each parallel 3x3 path", at_least=1)
+    aspp: tuple[int, ...] = key(
+        (6, 12, 18, 24),
+        "dilation of each parallel 3x3 path",
+        at_least=1,
+        at_most=LONGEST_SIDE,
+    )
     decoder: str = key("duc", "duc, bilinear, deconv or deconv2x4 (section 4.1.2)")
     cell: int = key(
         1, "DUC: side in pixels of the square that one prediction covers", choices=(1, 2, 4)
@@ -78,19 +90,27 @@ class Data:
         choices=("12fold", "7fold", "grid", "stride", "image"),
     )
     patch_hw: tuple[int, ...] = key(
-        (800, 800), "grid, stride: height,width of a region, pixels", at_least=1, length=2
+        (800, 800),
+        "grid, stride: height,width of a region, pixels",
+        at_least=1,
+        at_most=LONGEST_SIDE,
+        length=2,
     )
     patch_stride: int = key(100, "grid, stride: pixels between regions", at_least=1)
     patch_jitter: int = key(
-        80, "7fold: pixels of the image that a crop's centre may move either way", at_least=0
+        80,
+        "7fold: pixels of the image that a crop's centre may move either way",
+        at_least=0,
+        at_most=LONGEST_SIDE,
     )
     crop_hw: tuple[int, ...] = key(
-        (544, 544), "height,width of a training crop", at_least=1, at_most=32768, length=2
+        (544, 544), "height,width of a training crop", at_least=1, at_most=LONGEST_SIDE, length=2
     )
     scales: tuple[float, ...] = key(
         (0.5, 0.75, 1.0, 1.25, 1.5),
         "resize factors, one drawn for each crop (default: release)",
         at_least=0.01,
+        at_most=100,
     )
     mirror: bool = key(True, "flip left to right with probability 1/2")
     jitter: tuple[float, ...] = key(
@@ -100,7 +120,9 @@ class Data:
         at_most=1,
         length=4,
     )
-    blur: float = key(0.0, "largest random Gaussian blur, pixels (standard deviation)", at_least=0)
+    blur: float = key(
+        0.0, "largest random Gaussian blur, pixels (standard deviation)", at_least=0, at_most=1000
+    )
     rotate: float = key(0.0, "largest random rotation either way, degrees", at_least=0, at_most=180)
     queue: int = key(4, "largest number of batches prepared ahead", at_least=1, at_most=1024)
     threads: int = key(

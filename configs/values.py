@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+FLOAT32_MAX = 3.4e38  # MXNet computes in float32
+
 
 def key(
     default: Any,
@@ -44,7 +46,7 @@ def parse(annotation: str, text: str) -> Any:
         return text
     try:
         value = int(text) if annotation == "int" else float(text)
-        if not math.isfinite(value):
+        if not abs(value) <= FLOAT32_MAX:
             raise ValueError
         return value
     except ValueError:

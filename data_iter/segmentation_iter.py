@@ -89,10 +89,6 @@ class SegmentationIter(mx.io.DataIter):
         (height, width), cell = self.reader.crop_hw, self._layout[0]
         return [mx.io.DataDesc("seg_loss_label", (self.batch_size, height * width // cell**2))]
 
-    def state(self) -> dict[str, int]:
-        """Return the position of :meth:`next`, as the arguments of :meth:`seek`."""
-        return {"epoch": self.epoch, "batch": self._submitted - len(self._pending)}
-
     def seek(self, epoch: int, batch: int) -> None:
         """Go to a batch of an epoch; the next batches equal those of an uninterrupted run."""
         self._drop_pending()

@@ -16,6 +16,7 @@ import numpy as np
 from .errors import NetworkError, one_of
 
 Rates = tuple[int, ...]
+LARGEST = 32768  # far more than any image is wide; beyond 2**31 MXNet builds no graph
 
 
 def sawtooth(group: Sequence[int], units: int) -> Rates:
@@ -94,7 +95,7 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     Returns
     -------
     tuple of two tuples of int
-        ``convolutions[2]`` and ``convolutions[3]`` rates, each at least 1.
+        ``convolutions[2]`` and ``convolutions[3]`` rates, from 1 to :data:`LARGEST`.
 
     Raises
     ------
@@ -105,14 +106,16 @@ def schedule(dilation: str, convolutions: Sequence[int]) -> tuple[Rates, Rates]:
     if dilation in SCHEDULES:
         return SCHEDULES[dilation](res4, res5)
     stages = [[rate.strip() for rate in stage.split(",")] for stage in dilation.split(";")]
-    if len(stages) == 2 and all(r.isdecimal() and int(r) >= 1 for stage in stages for r in stage):
+    rates = [rate for stage in stages for rate in stage]
+    if len(stages) == 2 and all(r.isdecimal() and 1 <= int(r) <= LARGEST for r in rates):
         group4, group5 = ([int(rate) for rate in stage] for stage in stages)
         return sawtooth(group4, res4), sawtooth(group5, res5)
     raise NetworkError(
         "dilation",
         dilation,
         f"{one_of(dilation, SCHEDULES)}, "
-        "or the rates of res4; res5, each at least 1, such as '1,2,5,9; 5,9,17'",
+        f"or the rates of res4; res5, each at least 1 and at most {LARGEST}, such as "
+        "'1,2,5,9; 5,9,17'",
     )
 
 

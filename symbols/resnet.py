@@ -45,7 +45,7 @@ def convolutions(depth: int) -> tuple[int, int, int, int]:
     Raises
     ------
     NetworkError
-        The depth is not in :data:`UNITS`.
+        The depth is not in :data:`DEPTHS`.
     """
     units, basic = look_up("depth", depth, DEPTHS)
     res2, res3, res4, res5 = (count * (2 if basic else 1) for count in units)

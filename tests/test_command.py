@@ -53,8 +53,9 @@ def test_closed_streams_are_no_error_and_their_numbers_stay_taken(tmp_path):
     assert subprocess.run(["sh", "-c", call], cwd=tmp_path, timeout=120).returncode == 2
 
 
-@pytest.mark.parametrize("value", ["2,1", " 1 , 4", "1"])
-def test_a_list_of_thread_counts_is_read_as_openmp_reads_it(tmp_path, value):
+@pytest.mark.parametrize("value", ["2,1", " 1 , 4"])
+def test_mxnet_loads_with_a_list_of_thread_counts(tmp_path, value):
+    """MXNet alone would end; test_runtime.py checks which of the numbers counts."""
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((9, 9, 3), np.uint8))
     run = subprocess.run(
         [sys.executable, PREDICT, "x.png"], cwd=tmp_path, timeout=120, capture_output=True,

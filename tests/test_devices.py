@@ -77,8 +77,8 @@ def test_other_losses_agree_over_devices_and_parts(root, loss):
     assert distance(one, trained(root, 2, *same, f"solver.loss={loss}")) < 1e-5
     parts = trained(root, 1, *same, f"solver.loss={loss}", "solver.accumulate=2")
     assert distance(one, parts) < 1e-5
-    if loss == "focal":
-        assert distance(one, trained(root, 1, *same)) > 1e-4
+    plain = trained(root, 1, *same)
+    assert distance(one, plain) < 1e-5 if loss == "ohem" else distance(one, plain) > 1e-4
 
 
 def test_they_agree_with_valid_normalisation_where_the_valid_pixels_are_as_many(root):

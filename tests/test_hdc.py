@@ -43,6 +43,7 @@ def test_other_depths_follow_the_same_rule():
         ("biger", "did you mean bigger?"),
         ("1,2,5,9", "the rates of res4; res5"),
         ("1,2; 0", "each at least 1"),
+        ("1,2; 32769", "at most 32768"),
         ("1,2; 3; 4", "expected one of none, plain"),
         ("1,,2; 3", "expected one of"),
         ("1,-2; 3", "expected one of"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -256,6 +257,17 @@ def test_only_a_second_ctrl_c_ends_a_job_before_it_has_saved(tmp_path, numbers, 
     assert ended == expected
 
 
+def test_a_worker_goes_on_where_its_log_cannot_be_written(capsys):
+    """It says more than a pipe holds, after its first iteration: silence would end the job."""
+    code = "import sys; print(1, flush=True); sys.stderr.write('a line\\n' * 20000)"
+    worker = Member("worker", 1, None, [sys.executable, "-c", code], {}, Path("/dev/full"))
+    assert Job([worker], 60).run() == 0
+    assert capsys.readouterr().err == (
+        "warning: /dev/full: No space left on device; worker 1 goes on\n"
+    )
+    assert len(worker.last_lines) == 15
+
+
 @pytest.mark.slow
 def test_a_mistake_ends_the_job_with_its_sentence(root, tmp_path):
     wrong = job(root, tmp_path / "out", "--set=solver.batch_size=3", "--cpus", "2")
@@ -280,6 +292,30 @@ def test_a_process_ends_when_its_launcher_is_gone():
     assert process.stdout.readline() == BEAT
     process.stdin.close()
     assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize("value", ["", "3"], ids=["the program's", "the user's"])
+def test_other_machines_get_only_a_number_of_threads_that_the_user_set(
+    monkeypatch, tmp_path, value
+):
+    """`ssh` is a stand-in that notes what the other machine is to run, and fails."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\necho "$4" >> "$(dirname "$0")/commands"; exit 1\n')
+    ssh.chmod(0o755)
+    (tmp_path / "hosts.txt").write_text("node-a\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    ended = subprocess.run(
+        [
+            sys.executable, LAUNCH, "-n", "1", "-s", "1", "--hostfile", tmp_path / "hosts.txt",
+            "--interface", "lo", "--logs", tmp_path / "logs",
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": value, "OMP_DYNAMIC": "false"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    for remote in (tmp_path / "commands").read_text().splitlines():
+        assert "OMP_DYNAMIC=false" in remote
+        assert re.findall(r"OMP_NUM_THREADS=(\S*)", remote) == ([value] if value else [])
 
 
 # ---- where it listens

@@ -69,6 +69,15 @@ def test_base_then_child_then_overrides(tmp_path):
         ("[experiment]\nbase = a\0b\n", ["line 2", "NUL"]),
         ("[data]\ncrop_hw = 100000000,100000000\n", ["crop_hw", "at most 32768"]),
         ("[solver]\nbatch_size = 10000000000\n", ["batch_size", "at most 65536"]),
+        ("[network]\naspp = 6,100000000000000000000\n", ["aspp", "at most 32768"]),
+        ("[data]\nscales = 1,1e9\n", ["scales", "at most 100"]),
+        ("[data]\nblur = 1e9\n", ["blur", "at most 1000"]),
+        ("[data]\npatch_hw = 9,10000000000\n", ["patch_hw", "at most 32768"]),
+        ("[data]\npatch_jitter = 10000000000\n", ["patch_jitter", "at most 32768"]),
+        ("[experiment]\nseed = 2147483648\n", ["seed", "at most 2147483647"]),
+        ("[solver]\nlr = 1e39\n", ["lr = 1e39", "a number"]),  # MXNet's are float32
+        ("[data]\ntrain_split = a\n  b\n", ["train_split = a b", "one line"]),
+        (f"[solver]\nwarmup = 1{'0' * 400}\n", ["warmup", "a whole number"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path, text, parts):
@@ -86,6 +95,21 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path, text, parts):
 def test_a_bad_override_is_refused(override):
     with pytest.raises(ConfigError, match="--set"):
         load_config(CONFIGS / "base.cfg", [override])
+
+
+@pytest.mark.parametrize("value", ["a #1", "#a", "a\nb", "a\rb", "a\t#b"])
+@pytest.mark.parametrize("key", ["data.train_split", "solver.freeze"])
+def test_an_override_that_would_be_cut_in_the_run_folder_is_refused(key, value):
+    with pytest.raises(ConfigError, match="expected one line without ' #'") as caught:
+        load_config(CONFIGS / "base.cfg", [f"{key}={value}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_that_is_no_comment_is_taken_whole(tmp_path):
+    config = load_config(CONFIGS / "base.cfg", ["data.train_split=a#1 = b; c"])
+    assert config.data.train_split == "a#1 = b; c"
+    (tmp_path / "copy.cfg").write_text(dump(config))
+    assert load_config(tmp_path / "copy.cfg") == config
 
 
 @pytest.mark.parametrize("content", ["root:secret:1\n", "[x]\nsecret\n", "[x]\n[x]\nsecret = 1\n"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,26 @@ def test_changed_data_are_refused_unless_told(tmp_path):
     ended = training.train(root, out, "--resume", "--allow-changes", *options)
     assert ended.returncode == SAVED, ended.stderr
     assert load_dataset(out / "dataset.yaml") == load_dataset(table)
+
+
+@pytest.mark.parametrize("change, goes_on", [("", True), ("split", False), ("data", False)])
+def test_a_validation_goes_on_only_with_the_same_frames(tmp_path, change, goes_on):
+    """The checkpoint is made to say that all three frames were scored, without a mistake."""
+    root, out = training.write_frames(tmp_path / "data"), tmp_path / "out"
+    options = ["--set=solver.epochs=1", "--set=solver.learn_bn_epochs=1"]
+    assert training.train(root, out, *options, "--time-limit", "0").returncode == SAVED
+    _, _, progress = checkpoint.load_newest(out)
+    progress.validated, progress.val_confusion = 3, np.diag([5] * 11).tolist()
+    checkpoint.update_newest(out, progress, keep=1)
+    if change == "split":
+        for kind in ("images", "labels"):
+            shutil.copytree(root / kind / "val", root / kind / "other")
+        options.append("--set=data.val_split=other")
+    elif change == "data":
+        (root / "images/train/19.png").unlink()
+    ended = training.train(root, out, "--resume", "--allow-changes", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert (training.log(out)[-1]["val_miou"] == 1) == goes_on
 
 
 @pytest.mark.slow

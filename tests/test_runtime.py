@@ -70,6 +70,21 @@ def test_a_thread_count_that_is_none_is_one_sentence(value):
     assert_one_error(run(SHOW_THREADS, OMP_NUM_THREADS=value), f"OMP_NUM_THREADS={value}: expected")
 
 
+@pytest.mark.parametrize("value", ["100MB", "2G", "many", "", "0", "-1", "1e9", " 7", "9" * 20])
+def test_a_limit_of_pixels_that_is_no_number_is_one_sentence(value):
+    """OpenCV aborts with some of these, and takes others in its own way."""
+    name = "OPENCV_IO_MAX_IMAGE_PIXELS"
+    done = run("import train.runtime, cv2, data_iter.image_files", **{name: value})
+    assert_one_error(done, f"{name}={value}: expected a number of pixels, without a unit")
+
+
+@pytest.mark.parametrize("value", ["80", "1" + "0" * 18])
+def test_a_limit_of_pixels_is_taken(value):
+    code = "import train.runtime, cv2; from data_iter import image_files as i; print(i.MAX_PIXELS)"
+    done = run(code, OPENCV_IO_MAX_IMAGE_PIXELS=value)
+    assert done.stdout == f"{value}\n", done.stderr
+
+
 def test_other_backends_and_the_data_threads_keep_to_the_limits(monkeypatch, tmp_path):
     import training
     from tiny_run import make_run

@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ class Server:
     def ask(self, path="/v1/segment", body=None, headers=TYPE, method="POST"):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
-            connection.request(method, path, body, headers)
+            # A server that refuses a body does not read its end: the answer is there all the same.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, headers)
             reply = connection.getresponse()
             return reply.status, reply.read(), dict(reply.getheaders())
         finally:
@@ -135,8 +138,8 @@ def hostile():
     yield b"<svg xmlns='http://www.w3.org/2000/svg'/>", TYPE, 415
     yield b"%PDF-1.7", TYPE, 415
     yield b"PK\x03\x04" + bytes(200), TYPE, 415
-    yield png(60000, 60000, zlib.compress(b"")), TYPE, 413
-    yield png(2**31 - 1, 2**31 - 1, b""), TYPE, 413
+    yield png(60000, 60000, zlib.compress(b"")), TYPE, 415  # Pillow does not open so large ones
+    yield png(2**31 - 1, 2**31 - 1, b""), TYPE, 415
     yield png(0, 0, b""), TYPE, 415
     yield png(1001, 1000, bomb), TYPE, 413
     yield png(900, 900, bomb[:50]), TYPE, 422
@@ -155,12 +158,8 @@ def test_hostile_uploads_get_a_sentence(server):
     assert len(cases) == 30
     before = server.peak()
     for number, (body, headers, expected) in enumerate(cases):
-        try:
-            status, answer, _ = server.ask(body=body, headers=headers)
-        except (BrokenPipeError, ConnectionResetError):  # the server closed the connection
-            assert expected in (408, 413)
-            continue
-        assert status in (expected, 415 if expected == 413 else expected), (number, answer)
+        status, answer, _ = server.ask(body=body, headers=headers)
+        assert status == expected, (number, answer)
         assert len(json.loads(answer)["error"]) > 10, number
     assert server.peak() - before < 100
     assert server.ask(body=encoded(noise(16, 16)))[0] == 200

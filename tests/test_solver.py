@@ -321,6 +321,19 @@ def test_a_folder_with_the_users_own_class_table_is_refused_and_kept(root, tmp_p
     ended = training.train(root, tmp_path / "out")
     assert ended.returncode == 2 and "the folder is not empty" in ended.stderr
     assert own.read_text() == "classes: [road]\n"
+    assert list(own.parent.iterdir()) == [own]
+
+
+def test_what_was_killed_before_it_learnt_does_not_refuse_the_next_start(run, root, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("SHA256SUMS", "dataset.yaml", "model-symbol.json", "config.cfg", "train.log"):
+        shutil.copy(run / name, out)
+    (out / ".lock").touch()
+    (out / ".images-abcd_123.part.json").write_text('{"half')
+    ended = training.train(root, out, "--time-limit", "0", "--set=solver.momentum=0.5")
+    assert ended.returncode == 75, ended.stderr
+    assert "\nmomentum = 0.5 " in (out / "config.cfg").read_text()
 
 
 def test_the_end_of_an_epoch_saves_once(root, tmp_path, monkeypatch):

@@ -108,6 +108,20 @@ def test_a_wrong_study_file_gets_one_sentence(tmp_path, capsys, old, new, said):
     assert said in error and "small.yaml" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("parts", "index", "said"),
+    [
+        ("0", "0", "error: --num-parts 0: expected at least 1\n"),
+        ("2", "2", "error: --part-index 2: expected 0 to 1 for --num-parts 2\n"),
+    ],
+)
+def test_a_part_that_there_is_not_gets_one_sentence(tmp_path, capsys, parts, index, said):
+    file, out = write_study(tmp_path), tmp_path / "out"
+    share = ["--num-parts", parts, "--part-index", index]
+    assert command.main(["run", str(file), "--out", str(out), *share]) == 2
+    assert capsys.readouterr().err == said and not out.exists()
+
+
 @pytest.mark.parametrize("file", sorted((PROJECT / "configs/studies").glob("*.yaml")), ids=str)
 def test_the_studies_of_the_project_can_be_read(file):
     study = read_study(file)

@@ -83,6 +83,7 @@ def test_planned_memory_is_between_the_largest_layer_and_everything():
         (["--hw", "100,200"], "multiples of 8"),
         (["--hw", "0,8"], "expected HEIGHT,WIDTH"),
         (["--hw", "96x160"], "expected HEIGHT,WIDTH"),
+        (["--frame", "10000000,10000000"], "expected HEIGHT,WIDTH, 1 to 32768 each"),
         (["--symbol", f"{__file__}/g.json"], f"{__file__}"),
     ],
 )

@@ -67,17 +67,19 @@ def test_crops_stay_inside_a_patch_that_holds_them():
 
 
 def test_a_patch_smaller_than_the_crop_stays_whole_inside_it():
+    """Rows 10 to 50 and columns 20 to 50 of the image, resized; the crop is 64x48."""
+    ends = {0.5: (5, 25, 10, 25), 1.5: (15, 75, 30, 75)}
+    seen = set()
     for seed in range(50):
         crop = draw_crop(
             np.random.default_rng(seed), Patch(10, 20, 40, 30), (64, 48), [0.5, 1.5], mirror=False
         )
         assert not crop.mirror
-        top, left = round(10 * crop.scale), round(20 * crop.scale)
-        bottom, right = round(50 * crop.scale), round(50 * crop.scale)
-        assert crop.top <= top or crop.top + 64 <= bottom
-        if crop.scale == 0.5:
-            assert crop.top <= top <= bottom <= crop.top + 64
-            assert crop.left <= left <= right <= crop.left + 48
+        top, bottom, left, right = ends[crop.scale]
+        assert crop.top <= top and bottom <= crop.top + 64
+        assert crop.left <= left and right <= crop.left + 48
+        seen.add(crop.scale)
+    assert seen == {0.5, 1.5}
 
 
 class Fixed:

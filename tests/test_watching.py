@@ -17,6 +17,7 @@ from configs.datasets import load_dataset
 from configs.schema import Experiment
 from tools import report
 from tools.reporting import curves
+from train.reporter import Reporter
 from train.run_dir import RunDir
 from train.tensorboard import PICTURE_HEIGHT, Board, strip
 
@@ -92,9 +93,27 @@ def test_a_resumed_run_hides_the_events_that_it_repeats(tmp_path):
         board = Board(tmp_path, iteration)
         board.scalars(iteration + 1, {"loss": 1.0})
         board.close()
-    starts = [e.step for e in events(tmp_path / "tensorboard") if e.HasField("session_log")]
-    assert sorted(starts) == [1, 8]
-    assert SessionLog.START == 1  # what TensorBoard looks for
+    starts = [e for e in events(tmp_path / "tensorboard") if e.HasField("session_log")]
+    assert sorted(event.step for event in starts) == [1, 8]
+    # TensorBoard drops earlier records from the step of such a record on.
+    assert {event.session_log.status for event in starts} == {SessionLog.START}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_epochs_bar_begins_again_with_each_epoch(validated):
+    reporter, dataset = Reporter(None, epochs=2, iterations=4, done=0), load_dataset("camvid")
+    scores = {"val_miou": 0.5, "val_pixel_accuracy": 0.5, "val_iou": [0.5] * dataset.num_classes}
+    seen = []
+    for iteration in range(1, 5):
+        reporter.step(1)
+        if validated and iteration % 2 == 0:
+            reporter.validation(iteration // 2, iteration, scores)
+        bars = reporter._bar.tasks[:2]
+        seen.append([f"{bar.description} {bar.completed:g}/{bar.total:g}" for bar in bars])
+    assert seen == [
+        ["training 1/4", "epoch 1/2"], ["training 2/4", "epoch 2/2"],
+        ["training 3/4", "epoch 1/2"], ["training 4/4", "epoch 2/2"],
+    ]  # fmt: skip
 
 
 def test_strips_are_image_truth_and_prediction_and_not_too_high():

@@ -78,6 +78,8 @@ def run(study: Study, place: Place, part: slice) -> int:
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     study = read_study(args.study)
+    if args.num_parts < 1:
+        raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
     if not 0 <= args.part_index < args.num_parts:
         raise ConfigError(
             f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "

@@ -81,9 +81,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def lacks_memory(error: Exception) -> bool:
     """Whether Python, NumPy, MXNet, CUDA or OpenCV says that memory is short."""
-    return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in (*NO_MEMORY, "Insufficient memory")
-    )
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY)
 
 
 def sentence(error: Exception) -> str:

@@ -69,6 +69,8 @@ def main(argv=None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ...")
     args = parser.parse_args(argv)
 
+    if not THREADS:  # train.runtime's value suits this machine, not those of the hostfile
+        os.environ.pop("OMP_NUM_THREADS", None)
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     if args.workers < 1 or args.servers < 1:
         raise ConfigError("-n and -s: expected at least 1 worker and 1 server")

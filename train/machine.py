@@ -194,6 +194,14 @@ def compute_threads() -> int:
     return int(first)
 
 
+def check_pixel_limit() -> None:
+    """Raise `RunError` if the user's limit for images is no number; OpenCV would abort."""
+    name = "OPENCV_IO_MAX_IMAGE_PIXELS"  # data_iter.image_files reads it too
+    text = os.environ.get(name)
+    if text is not None and not re.fullmatch("[1-9][0-9]{0,18}", text):
+        raise RunError(f"{name}={text}: expected a number of pixels, without a unit")
+
+
 def check_address_space() -> None:
     """Raise `RunError` if this process may not use the address space that loading MXNet takes."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)

@@ -96,6 +96,8 @@ class Reporter:
         self._samples += samples
         self._steps += 1
         self._bar.advance(self._task)
+        if self._bar.tasks[self._epoch].finished:
+            self._bar.reset(self._epoch)
         self._bar.advance(self._epoch)
 
     def train(self, epoch: int, iteration: int, lr: float, loss: float, miou: float | None) -> None:
@@ -155,7 +157,6 @@ class Reporter:
         if scores["val_miou"] is None:
             self._explain("the validation split", "every label pixel is ignored: no score, no best")
         self._before = scores
-        self._bar.reset(self._epoch)
         self._since, self._samples, self._steps = time.monotonic(), 0, 0
 
     def end(self, progress: Progress, solver: Solver) -> None:

@@ -67,14 +67,14 @@ class RunDir:
 
         A run that fails before its first record or checkpoint leaves nothing behind.
         """
+        remove_leftovers(self.path)
+        goes_on = resume and self.begun()
+        if not goes_on:
+            self._check_new()
         made = not self.path.is_dir()
         self.path.mkdir(parents=True, exist_ok=True)
         taken = RunError(f"{self.path}: another job is training in this folder")
         with locked(self.path / LOCK, taken):
-            remove_leftovers(self.path)
-            goes_on = resume and self.begun()
-            if not goes_on:
-                self._check_new()
             try:
                 if not goes_on:
                     self.describe(config, dataset)
@@ -110,7 +110,7 @@ class RunDir:
     def _check_new(self) -> None:
         begun = {LOCK}
         if (self.path / SUMS).is_file():  # digests are written first, so these are a killed start's
-            begun |= {SUMS, "dataset.yaml", "model-symbol.json"}
+            begun |= {SUMS, "dataset.yaml", "model-symbol.json", "config.cfg", "train.log"}
         if any(file.name not in begun for file in self.path.glob("*")):
             raise RunError(
                 f"{self.path}: the folder is not empty; go on with --resume, or name another --out"

@@ -132,6 +132,7 @@ def _prepare() -> None:
     sys.meta_path.insert(0, _BeforeMxnet())
     with _ended_by_one_sentence():
         machine.check_python()
+        machine.check_pixel_limit()
         if sys.flags.optimize > 1:
             raise RunError(
                 "python -OO (PYTHONOPTIMIZE=2) drops docstrings, without which MXNet 1.9.1 does "

@@ -98,6 +98,8 @@ def start(
         here["labels"] = batches.reader.label_digest()
     if checkpoint.read_manifest(run.path):
         params, state, progress = _resumed(config, dataset, run, None if allow_changes else here)
+        if workers.rank == 0 and (run.load() != (config, dataset) or progress.data != here["data"]):
+            progress.validated, progress.val_confusion = 0, []  # of a validation broken off
     else:
         params, state, progress = initial_params(config, dataset), {}, Progress()
         if config.solver.source and workers.rank == 0:
@@ -151,7 +153,7 @@ def _agreement(
     batches: SegmentationIter,
     params: tuple[Params, Params],
 ) -> str:
-    """Log whether start parameters match the images, judged by a few crops on the CPU."""
+    """Say whether start parameters match the images, judged by a few crops on the CPU."""
     data = batches.next().data[0][:LOOKED_AT].asnumpy()
     batches.seek(0, 0)
     top, left = (max(0, (side - SIDE) // 2) for side in data.shape[2:])

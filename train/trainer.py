@@ -125,7 +125,7 @@ def _summary(
     contexts: list[mx.Context],
     memory: int,
 ) -> list[str]:
-    """Log the network, the data and the length of the training."""
+    """Describe the network, the data and the length of the training, in lines."""
     data, solver, network = config.data, config.solver, config.network
     scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
     parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""

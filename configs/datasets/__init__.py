@@ -13,7 +13,6 @@ network learns (or is ignored, if its id is given as ``ignore_id``). No row coun
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..text_files import read_yaml
 from .colours import choose
 
@@ -172,8 +171,7 @@ def load_dataset(name_or_path: str | Path) -> DatasetSpec:
     if path.suffix not in (".yaml", ".yml"):
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         if str(name_or_path) not in known:
-            nearest = difflib.get_close_matches(str(name_or_path), known, n=1, cutoff=0.5)
-            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+            hint = did_you_mean(str(name_or_path), known)
             raise ConfigError(
                 f"data set '{name_or_path}': expected one of {', '.join(known)}, "
                 f"or the path of a .yaml file{hint}"
@@ -242,8 +240,7 @@ def _fields(cls: type, found: Any, where: str, optional: tuple[str, ...] = ()) -
         raise ConfigError(f"{where}expected the fields {', '.join(types)}, found {short(found)}")
     for name, value in found.items():
         if name not in types:
-            nearest = difflib.get_close_matches(str(name), types, n=1, cutoff=0.5)
-            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+            hint = did_you_mean(str(name), types)
             raise ConfigError(f"{where}unknown field '{name}'{hint}")
         if type(value) is not types[name]:
             raise ConfigError(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from configs.errors import ConfigError
+from configs.schema import LONGEST_SIDE
 from configs.values import parse
 from train.machine import PROJECT
 
@@ -51,6 +52,6 @@ def parse_hw(option: str, text: str | None) -> tuple[int, int] | None:
         height, width = parse("tuple[int, ...]", text)
     except ValueError:
         raise ConfigError(f"{option} {text}: expected HEIGHT,WIDTH") from None
-    if min(height, width) < 1:
-        raise ConfigError(f"{option} {text}: expected HEIGHT,WIDTH, at least 1 each")
+    if not all(1 <= side <= LONGEST_SIDE for side in (height, width)):
+        raise ConfigError(f"{option} {text}: expected HEIGHT,WIDTH, 1 to {LONGEST_SIDE} each")
     return height, width

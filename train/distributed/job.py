@@ -74,6 +74,7 @@ class Member:
     def start(self) -> None:
         """Start the process, away from the signals that the terminal sends to this one."""
         self.heard = self.stepped = time.monotonic()
+        self._log = self.log.open("ab", buffering=0)
         self._process = subprocess.Popen(
             self._command,
             env=self._environment,
@@ -120,14 +121,25 @@ class Member:
                 self.steps, self.stepped = int(line), self.heard
 
     def _record(self) -> None:
-        with self.log.open("a", encoding="utf-8") as log:
+        """Copy what it says; where that can't be written, read on: else it would wait for ever."""
+        told = False
+        with self._log:
             for line in self._process.stderr:
                 text = line.decode(errors="replace")
-                log.write(text)
-                log.flush()
                 self.last_lines.append(text)
                 if self._echo:
-                    sys.stderr.write(text)
+                    _say(text)
+                try:
+                    self._log.write(text.encode())
+                except OSError as error:
+                    if not told:
+                        _say(f"warning: {self.log}: {error.strerror}; {self.name} goes on\n")
+                    told = True
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # a full disk, or a reader that has left
+        sys.stderr.write(text)
 
 
 class Job:
