@@ -17,12 +17,13 @@ from training import PROJECT, TINY, write_frames
 from configs.datasets import load_dataset
 from tools import make_toy_data
 from tools import study as command  # its modules are in tools.studies
+from tools.scoring.kitti_bev import read_calibration, to_bev
 from tools.studies.figure import most_gridding
 from tools.studies.measures import gridding, size_counts, size_ious
 from tools.studies.plan import read_study
 from tools.studies.results import RESULTS, append_result, read_results
 from tools.studies.running import prediction_folder
-from tools.studies.scoring import link_images
+from tools.studies.scoring import link_images, score_run
 from tools.studies.statistics import bootstrap_interval, mean_ious, spread, t_interval
 from tools.studies.table import markdown, tabulate
 from train.data import open_batches
@@ -337,12 +338,29 @@ def test_roads_are_scored_from_above(tmp_path):
     (tmp_path / "tiny.cfg").write_text(TINY)
     settings = "{data.dataset: kitti, solver.epochs: 2}"
     text = "base: tiny.cfg\nmetric: max_f\nseeds: [0]\nrows:\n  - {name: road, set: %s}\n"
+    text += "  - {name: crf, network: road, crf: true, compare: road}\n"
     file = write_study(tmp_path, text % settings)
     process = start(file, tmp_path / "toy/data_road", tmp_path / "out")
     said = process.communicate(timeout=250)[0]
     assert process.returncode == 0, said
-    (entry,) = tabulate(read_study(file), read_results(tmp_path / "out", read_study(file)))
+    study = read_study(file)
+    entry, crf = tabulate(study, read_results(tmp_path / "out", study))
     assert 0 < entry["mean"] <= 1 and 0 < entry["ap"] <= 1
+    assert 0 < crf["mean"] <= 1 and "ap" not in crf
+    training, hits, missed, wrong = tmp_path / "toy/data_road/training", 0, 0, 0
+    predictions = prediction_folder(tmp_path / "out", study, study.row("crf"), 0)
+    for file in predictions.glob("*.png"):  # labels that this test knows
+        truth = cv2.imread(str(training / f"gt_image_2/{file.stem.replace('_', '_road_')}.png"))
+        label = np.roll(truth[..., 0] > 0, 5, axis=1).astype(np.uint8)  # blue: road
+        cv2.imwrite(str(file), label)
+        calibration = read_calibration(training / f"calib/{file.stem}.txt")
+        bev = to_bev(np.dstack([truth, label]), calibration)
+        road, valid, found = bev[..., 0] > 0, bev[..., 2] > 0, bev[..., 3] == 1  # red: valid
+        hits += (valid & road & found).sum()
+        missed += (valid & road & ~found).sum()
+        wrong += (valid & ~road & found).sum()
+    scored = score_run(study, study.row("crf"), predictions, tmp_path / "toy/data_road")
+    assert scored["score"] == pytest.approx(2 * hits / (2 * hits + missed + wrong), abs=1e-6)
 
 
 def test_rows_of_a_seed_see_the_same_crops(tmp_path):

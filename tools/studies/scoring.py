@@ -10,6 +10,8 @@ import numpy as np
 
 from configs.datasets import DatasetSpec, load_dataset
 from data_iter.datasets import Sample, find_samples
+from data_iter.image_files import read_label
+from tools.scoring import kitti
 from tools.scoring.classes import read_pair
 from tools.scoring.folder import score_folder
 from tools.shared.pairs import find_pairs
@@ -41,22 +43,29 @@ def link_images(study: Study, row: Row, data_root: Path, folder: Path) -> Path:
     return folder
 
 
+def _road_pixels(path: Path, dataset: DatasetSpec) -> np.ndarray:
+    return np.uint8(255) * (read_label(path) == kitti.road_class(dataset))
+
+
 def score_run(study: Study, row: Row, predictions: Path, data_root: Path) -> dict[str, Any]:
     """Score predictions.
 
     Returns
     -------
     dict
-        ``score`` (0..1) by the study's metric. Except for KITTI road also ``pixel_accuracy``,
-        ``ious`` of classes, ``sizes``, ``gridding`` (and that of the ``truth``), and ``groups`` of
-        frames: (groups, classes, 3) TP, FP, FN.
+        ``score`` (0..1) by the study's metric. For KITTI road also ``ap``, but not with the CRF:
+        its labels are confidences 0 and 255, which leave one threshold. For others also
+        ``pixel_accuracy``, ``ious`` of classes, ``sizes``, ``gridding`` (and that of the
+        ``truth``), and ``groups`` of frames: (groups, classes, 3) TP, FP, FN.
     """
     dataset, samples = samples_of(study, row, data_root)
     truth = Path(os.path.commonpath([sample.label.parent for sample in samples if sample.label]))
     names = [sample.name for sample in samples]
     if study.metric == "max_f":
-        urban = score_folder(dataset, truth.parent, predictions, names)["categories"][-1]
-        return {"score": urban["max_f"], "ap": urban["ap"]}
+        suffix, read = (".png", _road_pixels) if row.crf else (".npz", kitti.read_confidence)
+        pairs = kitti.find_kitti_pairs(truth.parent, predictions, names, (suffix,))
+        urban = kitti.score(pairs, dataset, read=read)["categories"][-1]
+        return {"score": urban["max_f"]} | ({} if row.crf else {"ap": urban["ap"]})
     scores = score_folder(dataset, truth, predictions, names, "train_id")
     periods, classes, lut = periods_of(row), dataset.num_classes, dataset.label_lut
     sizes, shares, true_shares, frames = 0, [], [], []
