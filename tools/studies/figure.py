@@ -26,6 +26,7 @@ from tools.studies.scoring import periods_of
 from train.atomic import atomic_write
 
 Patch = tuple[slice, slice]  # rows, columns
+ACROSS = 6  # panels of a figure side by side
 
 
 def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
@@ -60,15 +61,22 @@ def draw_patch(study: Study, out: Path, picture: Path) -> None:
     if found is None:
         return
     frame, patch = found
-    size = (2 * len(shown), 2.8)
-    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
-    for panel, (row, folder) in zip(axes[0], shown):
+    columns = min(len(shown), ACROSS)
+    lines = -(-len(shown) // columns)
+    titles = ["\n".join(wrap(row.title, 22)) for row, _ in shown]
+    height = 2.2 + 0.15 * max(title.count("\n") + 1 for title in titles)  # inches
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(2 * columns, 0.3 + lines * height), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, title, (row, folder) in zip(axes.flat, titles, shown):
         labels = read_label(folder / frame)
         share = 100 * gridding(labels, periods_of(row))[patch].mean()
         dataset = load_dataset(row.config.data.dataset)
         panel.imshow(colours(labels[patch], dataset), interpolation="nearest")
-        panel.set_title("\n".join(wrap(row.title, 22)) + f"\ngridding {share:.1f} %", fontsize=8)
-        panel.set_axis_off()
+        panel.set_title(f"{title}\ngridding {share:.1f} %", fontsize=8)
     figure.suptitle(f"{study.name}, {Path(frame).stem}", fontsize=9)
     _save(figure, picture)
 
