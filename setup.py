@@ -16,7 +16,7 @@ if not (3, 9) <= sys.version_info < (3, 12):  # pip itself would go on to build 
     )
 
 # MXNet 1.9.1 looks for the CUDA 11 libraries on the loader's path only and bundles none;
-# train/machine.py loads these.
+# train/cuda.py loads these.
 CUDA_11 = [
     "nvidia-cublas-cu11==11.11.3.6",
     "nvidia-cuda-nvrtc-cu11==11.8.89",

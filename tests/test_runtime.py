@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import ConfigError
 from data_iter.errors import DataError
-from train import machine, runtime
+from train import cuda, machine, runtime
 from train.atomic import atomic_write
 from train.errors import RunError
 
@@ -305,7 +305,7 @@ def cuda_site(tmp_path_factory):
     empty = tmp_path / "empty.c"
     empty.write_text("int nothing;\n")
     made = {}
-    for package, name in machine.CUDA_LIBRARIES:
+    for package, name in cuda.CUDA_LIBRARIES:
         folder = site / "nvidia" / package / "lib"
         folder.mkdir(parents=True, exist_ok=True)
         needs = [made["libcublasLt.so.11"]] if name == "libcublas.so.11" else []
@@ -335,14 +335,14 @@ def test_a_missing_cuda_library_is_named(cuda_site, driver, tmp_path):
     assert_one_error(process, "libcudnn.so.8", "pip install -e '.[cu112]'")
 
 
-@pytest.mark.skipif(bool(machine.gpus()), reason="there is a driver")
+@pytest.mark.skipif(bool(cuda.gpus()), reason="there is a driver")
 def test_a_missing_driver_is_named(cuda_site):
     process = run("import train.runtime", flags=["-S"], path=[cuda_site])
     assert_one_error(process, "libcuda.so.1", "NVIDIA driver is missing", "'.[cpu]'")
 
 
 def test_gpus_come_from_the_driver(driver):
-    code = "from train import machine; print(*machine.gpus(), sep='\\n')"
+    code = "from train import cuda; print(*cuda.gpus(), sep='\\n')"
     process = run(code, LD_LIBRARY_PATH=str(driver), FAKE_GPUS="75,90")
     assert process.stdout.splitlines() == [
         "GPU 0 (Fake 0, compute capability 7.5)",
@@ -356,7 +356,7 @@ def test_gpus_come_from_the_driver(driver):
     [((3, 7), False), ((5, 0), True), ((8, 6), True), ((8, 9), True), ((9, 0), False)],
 )
 def test_capabilities_that_mxnet_holds_code_for(capability, usable):
-    assert machine.Gpu(0, "some", capability).usable is usable
+    assert cuda.Gpu(0, "some", capability).usable is usable
 
 
 @pytest.fixture
@@ -369,9 +369,9 @@ def four_gpus(monkeypatch):
             return name == "CUDA"
 
     capabilities = [(7, 5), (9, 0), (3, 7), (8, 9)]
-    found = [machine.Gpu(i, f"Card {i}", c) for i, c in enumerate(capabilities)]
+    found = [cuda.Gpu(i, f"Card {i}", c) for i, c in enumerate(capabilities)]
     monkeypatch.setattr(mx.runtime, "Features", Features)
-    monkeypatch.setattr(machine, "gpus", lambda: found)
+    monkeypatch.setattr(cuda, "gpus", lambda: found)
     return mx
 
 
@@ -405,7 +405,7 @@ def test_malformed_gpu_lists(four_gpus, text):
 
 
 def test_without_usable_gpus_the_cpu_serves(four_gpus, monkeypatch):
-    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu(0, "H100", (9, 0))])
+    monkeypatch.setattr(cuda, "gpus", lambda: [cuda.Gpu(0, "H100", (9, 0))])
     assert runtime.contexts() == [four_gpus.cpu()]
 
 
@@ -436,7 +436,7 @@ def test_the_cpu_build_says_how_to_get_gpus():
 def test_a_real_gpu_computes():
     import mxnet as mx
 
-    usable = [gpu for gpu in machine.gpus() if gpu.usable]
+    usable = [gpu for gpu in cuda.gpus() if gpu.usable]
     if not usable or not mx.runtime.Features().is_enabled("CUDA"):
         pytest.skip("needs mxnet-cu112 and a GPU that it runs on")
     device = runtime.contexts(str(usable[0].index))[0]

@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import tempfile
 
-from train import RunError, machine
+from train import RunError, cuda, machine
 
 MISSING = "not installed"
 
@@ -113,13 +113,13 @@ def mxnet_loads() -> str:
 def gpus() -> dict[str, object]:
     """Return the driver, each GPU and whether mxnet-cu112 runs on it, and the CUDA libraries."""
     driver = _read("/proc/driver/nvidia/version").splitlines()
-    found = machine.gpus()
+    found = cuda.gpus()
     report: dict[str, object] = {"driver": driver[0] if driver else "none", "found": len(found)}
     for gpu in found:
         report[str(gpu)] = "mxnet-cu112 runs on it" if gpu.usable else "not for mxnet-cu112"
     if "mxnet-cu112" in machine.versions():
         try:
-            report["CUDA 11 libraries"] = f"all {len(machine.load_cuda_libraries())} load"
+            report["CUDA 11 libraries"] = f"all {len(cuda.load_libraries())} load"
         except RunError as error:
             report["CUDA 11 libraries"] = str(error)
     return report

@@ -33,7 +33,7 @@ from configs.datasets import DatasetSpec, load_dataset
 from configs.loader import differences, dump, load_config
 from configs.schema import Config
 
-from . import machine
+from . import cuda, machine
 from .atomic import atomic_folder, locked, remove_leftovers
 from .checkpoint import EPOCH, MANIFEST, Progress, check_params, read_manifest
 from .digests import SUMS, check_listed, list_file, write_listed
@@ -247,7 +247,7 @@ class RunDir:
             "commit": machine.commit(),
             "seed": seed,
             "devices": [str(context) for context in contexts],
-            "gpus": [str(gpu) for gpu in machine.gpus()],
+            "gpus": [str(gpu) for gpu in cuda.gpus()],
             "processor": machine.processor(),
             "machine": f"{platform.node()} {platform.platform()}",
             "python": platform.python_version(),

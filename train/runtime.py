@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError
 
-from . import machine
+from . import cuda, machine
 from .errors import RunError
 
 if TYPE_CHECKING:
@@ -60,19 +60,19 @@ def contexts(gpus: str | None = None, cpus: int | None = None) -> list[mx.Contex
 
     if cpus is not None:
         return [mx.cpu(index) for index in range(cpus)]
-    cuda = mx.runtime.Features().is_enabled("CUDA")
+    built_for_cuda = mx.runtime.Features().is_enabled("CUDA")
     if gpus is None:
-        numbers = _all_usable(machine.gpus()) if cuda else []
+        numbers = _all_usable(cuda.gpus()) if built_for_cuda else []
         return [mx.gpu(number) for number in numbers] or [mx.cpu()]
-    if not cuda:
+    if not built_for_cuda:
         raise RunError(
             f"--gpus {gpus}: this is MXNet's CPU build; for GPUs: pip uninstall -y mxnet, then "
             "pip install -e '.[cu112]'"
         )
-    return [mx.gpu(number) for number in _checked(gpus, machine.gpus())]
+    return [mx.gpu(number) for number in _checked(gpus, cuda.gpus())]
 
 
-def _checked(wanted: str, present: list[machine.Gpu]) -> list[int]:
+def _checked(wanted: str, present: list[cuda.Gpu]) -> list[int]:
     """Parse ``"0,1"`` into GPU numbers, each of which is present, usable and named once."""
     try:
         numbers = [int(number) for number in wanted.split(",")]
@@ -90,17 +90,17 @@ def _checked(wanted: str, present: list[machine.Gpu]) -> list[int]:
     return numbers
 
 
-def _all_usable(present: list[machine.Gpu]) -> list[int]:
+def _all_usable(present: list[cuda.Gpu]) -> list[int]:
     for gpu in present:
         if not gpu.usable:
             _log.warning("left out: %s", _unusable(gpu))
     return [gpu.index for gpu in present if gpu.usable]
 
 
-def _unusable(gpu: machine.Gpu) -> str:
+def _unusable(gpu: cuda.Gpu) -> str:
     return (
-        f"{gpu}: MXNet 1.9.1 runs on compute capability {machine.dotted(machine.OLDEST_GPU)} to "
-        f"{machine.dotted(machine.NEWEST_GPU)} only; use the CPU here, and ONNX to run a trained "
+        f"{gpu}: MXNet 1.9.1 runs on compute capability {machine.dotted(cuda.OLDEST_GPU)} to "
+        f"{machine.dotted(cuda.NEWEST_GPU)} only; use the CPU here, and ONNX to run a trained "
         "model on other GPUs"
     )
 
@@ -142,7 +142,7 @@ def _prepare() -> None:
         # Of a list (one number per level of nesting) it can only read the first.
         os.environ["OMP_NUM_THREADS"] = str(machine.compute_threads())
         if machine.mxnet_wheel() == "mxnet-cu112":
-            machine.load_cuda_libraries()
+            cuda.load_libraries()
 
 
 _prepare()
