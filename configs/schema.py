@@ -53,10 +53,7 @@ class Network:
         "none, plain, conv, rf, bigger, release, or rates of res4; res5, as in 1,2,5,9; 5,9,17",
     )
     aspp: tuple[int, ...] = key(
-        (6, 12, 18, 24),
-        "dilation of each parallel 3x3 path",
-        at_least=1,
-        at_most=LONGEST_SIDE,
+        (6, 12, 18, 24), "dilation of each parallel 3x3 path", at_least=1, at_most=LONGEST_SIDE
     )
     decoder: str = key("duc", "duc, bilinear, deconv or deconv2x4 (section 4.1.2)")
     cell: int = key(

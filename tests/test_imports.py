@@ -122,11 +122,11 @@ def test_the_architecture_names_every_folder_and_file():
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_files_and_functions_stay_short(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 330
+    assert len(text.splitlines()) < 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
-            assert node.end_lineno - first.lineno < 50, f"{node.name} in {name(path)} is long"
+            assert node.end_lineno - first.lineno + 1 < 40, f"{node.name} in {name(path)} is long"
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=name)

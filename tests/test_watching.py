@@ -66,10 +66,11 @@ def test_runs_are_compared_by_what_differs(tmp_path, capsys):
         run = make_run(tmp_path / name, cell=cell)
         for epoch, score in enumerate(scores, start=1):
             cost = {"seconds": 1800.0, "memory_mb": 1000 * epoch}
-            run.log(epoch=epoch, iteration=epoch, loss=1.0, samples_per_second=float(epoch), **cost)
-            run.log(epoch=epoch, val_miou=score, seconds=900.0)
+            speed = {"samples_per_second": float(epoch)}
+            run.log.append(epoch=epoch, iteration=epoch, loss=1.0, **speed, **cost)
+            run.log.append(epoch=epoch, val_miou=score, seconds=900.0)
         if not scores:
-            run.log(epoch=1, iteration=1, loss=1.0)
+            run.log.append(epoch=1, iteration=1, loss=1.0)
     folders = [str(tmp_path / name) for name in "abc"]
     assert report.main(["runs", *folders, "--csv", str(tmp_path / "runs.csv")]) == 0
     lines = (tmp_path / "runs.csv").read_text().splitlines()
@@ -144,7 +145,7 @@ def test_curves_of_two_runs_are_drawn(tmp_path):
         )
         for name, scale in (("a", 1.0), ("b", 0.5))
     ]
-    assert [r["iteration"] for r in RunDir(runs[0]).read_log()] == [20, 20, 40]
+    assert [r["iteration"] for r in RunDir(runs[0]).log.read()] == [20, 20, 40]
     for name, drawn in (("both", runs), ("one", runs[:1])):
         assert (
             report.main(["curves", *map(str, drawn), "--out", str(tmp_path / f"{name}.png")]) == 0
@@ -173,7 +174,7 @@ def test_seeds_of_one_configuration_are_a_band(tmp_path):
         config, dataset = run.load()
         run.describe(dataclasses.replace(config, experiment=Experiment(seed=seed)), dataset)
         for number, loss in enumerate(losses, start=1):
-            run.log(epoch=1, iteration=10 * number, loss=loss)
+            run.log.append(epoch=1, iteration=10 * number, loss=loss)
         folders.append(run.path)
     alone = write_log(tmp_path / "log", {"epoch": 1, "iteration": 10, "loss": 1.0})
     a, b, c = folders

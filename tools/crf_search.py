@@ -178,8 +178,8 @@ def print_results(rows: Sequence[dict[str, Any]], shown: int = 20) -> None:
     Console(markup=False).print(table)
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -194,7 +194,12 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--names", type=Path, help="file with the frames to score, one per line")
     parser.add_argument("--jobs", type=int, help="images at a time")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
 

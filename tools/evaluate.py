@@ -184,8 +184,8 @@ def score_epochs(args: argparse.Namespace, console: Console) -> list[dict[str, A
     return results
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -207,7 +207,12 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML page, for --model")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
 
     check_together(args)
     console = Console(markup=False)

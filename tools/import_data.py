@@ -55,8 +55,8 @@ def print_result(result: Imported, left_out: dict[str, list[str]]) -> None:
         print(f"left out, {reason} ({len(entries)}): {', '.join(sorted(set(entries)))}")
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -84,7 +84,12 @@ def main(argv=None) -> int:
     )
     add("--seed", type=int, default=0, help="draws the images to validate on (default 0)")
     add("--group", metavar="REGEX", help="keep images together whose names match the same text")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
 
     kind, source = read_source(args.source, args.images, args.colors)
     drop_turned(source)

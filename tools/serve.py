@@ -43,8 +43,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise RunError(f"{host}:{port}: {error.strerror or error}") from None
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +59,12 @@ def main(argv=None) -> int:
     add("--max-megapixels", type=int, default=12, help="of an image (default: 12)")
     add("--max-seconds", type=float, default=20, help="for an upload to come in (default: 20)")
     add("--max-waiting", type=int, default=8, help="requests at a time (default: 8)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
     if min(args.max_megabytes, args.max_megapixels, args.max_waiting) < 1:
         raise ConfigError("--max-megabytes, --max-megapixels and --max-waiting: at least 1 each")
     if not 0 <= args.port < 1 << 16:

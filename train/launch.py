@@ -49,8 +49,8 @@ class Listener:
     warning: str | None
 
 
-@command
-def main(argv=None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,7 +67,12 @@ def main(argv=None) -> int:
         help="without an iteration before the job counts as hung (default: 30)",
     )  # fmt: skip
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ...")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@command
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
 
     if not THREADS:  # train.runtime's value suits this machine, not those of the hostfile
         os.environ.pop("OMP_NUM_THREADS", None)

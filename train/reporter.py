@@ -55,7 +55,7 @@ class Reporter:
         self._run, self._epochs, self._iterations = run, epochs, iterations
         self._classes = [row.name for row in dataset.train_classes] if dataset else []
         self._dataset, self._used = dataset, used
-        self._before = run.last_validation() if run else None
+        self._before = run.log.last_validation() if run else None
         self._board = Board(run.path, done) if run else None
         console = Console(stderr=True, markup=False)
         self._bar = Bar(
@@ -190,7 +190,7 @@ class Reporter:
     ) -> None:
         """Write a record; its cost in time and memory is no curve."""
         if self._run:
-            self._run.log(**place, **scores, **cost)
+            self._run.log.append(**place, **scores, **cost)
         if self._board:
             numbers = {k: v for k, v in scores.items() if isinstance(v, float)}
             self._board.scalars(iteration, numbers)

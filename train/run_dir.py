@@ -10,7 +10,7 @@
 ``checkpoints.json``    what can be resumed from: :mod:`train.checkpoint`
 ``SHA256SUMS``          digests of what is read again and not in that list: :mod:`train.digests`
 ``starts.jsonl``        command, commit, versions and devices of every start
-``log.jsonl``           a JSON object per line; ``train.log`` the same for people
+``log.jsonl``           a JSON object per line: :mod:`train.run_log`; ``train.log`` for people
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import mxnet as mx
 
@@ -40,10 +39,11 @@ from .digests import SUMS, check_listed, list_file, write_listed
 from .errors import RunError, reason
 from .network import build_symbol
 from .params import Params, join_params, read_params, save_arrays
+from .run_log import RunLog, log_to
 
 PARAMS = re.compile(EPOCH + r"(\d{4})\.params")
 IMAGES, LONG_SIDE = "images.json", re.compile(r'\{"long_side": ([1-9]\d{0,5})\}')
-LOG, LOCK = "log.jsonl", ".lock"
+LOCK = ".lock"
 INFERENCE_SYMBOL, INFERENCE_ONNX = "inference-symbol.json", "inference-int8.onnx"
 
 
@@ -52,6 +52,7 @@ class RunDir:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.log = RunLog(self.path)
 
     @contextmanager
     def open(
@@ -83,7 +84,7 @@ class RunDir:
                 log_to(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
                 yield
             except Exception:
-                if not (goes_on or self.log_bytes or read_manifest(self.path)):
+                if not (goes_on or self.log.length or read_manifest(self.path)):
                     self._clear(made)
                 raise
 
@@ -256,52 +257,6 @@ class RunDir:
         with (self.path / "starts.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def log(self, **record: Any) -> None:
-        """Append a line to ``log.jsonl``."""
-        with (self.path / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def read_log(self) -> list[dict[str, Any]]:
-        """Read all of :meth:`records`; ``RunError`` where there is none."""
-        records = list(self.records())
-        if not records:
-            raise RunError(f"{self.path / LOG}: it is empty; nothing was logged yet")
-        return records
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Read ``log.jsonl``; a validation gets the iteration of the training record before it."""
-        file = self.path / LOG
-        if not file.is_file():
-            raise RunError(f"{self.path}: not a run folder: it has no {LOG}")
-        iteration = 0
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    record = json.loads(line.decode())
-                    iteration = record.setdefault("iteration", iteration)
-                except (ValueError, AttributeError, RecursionError):
-                    raise RunError(f"{file}: line {number}: expected a JSON object") from None
-                yield record
-
-    def last_validation(self) -> dict[str, Any] | None:
-        """Return the newest record of a validation; None before the first one."""
-        last = None
-        for record in self.records() if self.log_bytes else ():
-            last = record if "val_iou" in record else last
-        return last
-
-    @property
-    def log_bytes(self) -> int:
-        """Length of ``log.jsonl``."""
-        file = self.path / LOG
-        return file.stat().st_size if file.is_file() else 0
-
-    def cut_log(self, length: int) -> None:
-        """Remove from ``log.jsonl`` the iterations that a resumed run repeats."""
-        if self.log_bytes > length:
-            with (self.path / LOG).open("r+b") as file:
-                file.truncate(length)
-
 
 @contextmanager
 def new_run(out: Path) -> Iterator[RunDir]:
@@ -316,15 +271,3 @@ def new_run(out: Path) -> Iterator[RunDir]:
         raise RunError(f"{out}: exists already; name another --out")
     with atomic_folder(out) as made:
         yield RunDir(made)
-
-
-def log_to(*files: logging.Handler) -> None:
-    """Log to the screen, and to nothing else but ``files``."""
-    # A terminal shows the progress bar, and of the lines only warnings.
-    screen = logging.StreamHandler()
-    if sys.stderr.isatty():
-        screen.setLevel(logging.WARNING)
-    handlers = [*files, screen]
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
-    )

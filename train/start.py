@@ -10,6 +10,7 @@ import mxnet as mx
 
 from configs.datasets import DatasetSpec
 from configs.schema import Config
+from data_iter.frames import Frames
 from data_iter.segmentation_iter import SegmentationIter
 from symbols.errors import one_of
 
@@ -144,7 +145,7 @@ def _note(
     run.describe(config, dataset)
     run.note_start(contexts, config.experiment.seed)
     run.note_long_side(batches.reader.long_side)
-    run.cut_log(progress.log_bytes)
+    run.log.cut(progress.log_bytes)
 
 
 def _agreement(
@@ -159,3 +160,29 @@ def _agreement(
     top, left = (max(0, (side - SIDE) // 2) for side in data.shape[2:])
     middle = data[:, :, top : top + SIDE, left : left + SIDE]
     return statistics.verdict(config, dataset, params, [middle], mx.cpu()).text
+
+
+def summary(
+    config: Config,
+    dataset: DatasetSpec,
+    batches: SegmentationIter,
+    frames: Frames | None,
+    module: TrainingModule,
+    contexts: list[mx.Context],
+    memory: int,
+) -> list[str]:
+    """Describe the network, the data and the length of the training, in lines."""
+    data, solver, network = config.data, config.solver, config.network
+    scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
+    parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""
+    named = zip(dataset.train_classes, solver.class_weights)
+    weights = ", ".join(f"{row.name} {weight:g}" for row, weight in named)
+    return [
+        f"training: ResNet-{network.depth}, {network.decoder}, {module.size / 1e6:.1f} M "
+        f"parameters, on {', '.join(map(str, contexts))}; about {memory / 1e9:.1f} GB of memory",
+        f"data: {batches.reader.frames} frames, {len(batches.reader)} patches of {data.dataset} "
+        f"{data.train_split}{scored}",
+        f"epochs: {solver.epochs} of {len(batches)} iterations, {solver.batch_size} crops of "
+        f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}",
+        *([f"solver.class_weights: {weights}"] if weights else []),
+    ]

@@ -25,6 +25,7 @@ UNDILATED = ("conv1", "conv2", "conv3")  # begin the names of what is compared
 OTHER_MEAN = 5  # of 0..255: closer channel means can't be distinguished
 APART = 0.5  # Hellinger distance above which statistics come from other images
 CLEARLY = 0.9  # another reading is right if its distance is below this share
+Reading = Callable[[np.ndarray], np.ndarray]  # turns images as they are read into others
 BGR = "with channels in the order BGR"
 STD = 58.0  # roughly that of ImageNet's pixels: the most common mistake in scale
 
@@ -119,6 +120,23 @@ class Verdict(NamedTuple):
     text: str
 
 
+def _readings(network: Network) -> dict[str, Reading]:
+    """Name the ways to read images that are compared: what turns ``data`` into such data."""
+    mean = np.array(network.mean_rgb, np.float32)[:, None, None]
+    readings: dict[str, Reading] = {
+        "as they are read": lambda data: data,
+        BGR: lambda data: (data + mean)[:, ::-1] - mean,
+        "without network.mean_rgb subtracted": lambda data: data + mean,
+        f"multiplied by {STD:g}": lambda data: data * STD,
+        f"divided by {STD:g}": lambda data: data / STD,
+    }
+    usual = np.array(Network().mean_rgb, np.float32)[:, None, None]
+    if np.abs(mean - usual).max() > OTHER_MEAN:
+        name = ",".join(map(str, Network().mean_rgb))
+        readings[f"with network.mean_rgb {name}"] = lambda data: data + mean - usual
+    return readings
+
+
 def verdict(
     config: Config,
     dataset: DatasetSpec,
@@ -138,25 +156,13 @@ def verdict(
             "preprocessing can't be told",
         )
     symbol = build_symbol(config, dataset)
-    mean = np.array(config.network.mean_rgb, np.float32)[:, None, None]
-    readings: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "as they are read": lambda data: data,
-        BGR: lambda data: (data + mean)[:, ::-1] - mean,
-        "without network.mean_rgb subtracted": lambda data: data + mean,
-        f"multiplied by {STD:g}": lambda data: data * STD,
-        f"divided by {STD:g}": lambda data: data / STD,
-    }
-    usual = np.array(Network().mean_rgb, np.float32)[:, None, None]
-    if np.abs(mean - usual).max() > OTHER_MEAN:
-        name = ",".join(map(str, Network().mean_rgb))
-        readings[f"with network.mean_rgb {name}"] = lambda data: data + mean - usual
     found = {
         reading: distance(
             kept,
             measure(symbol, params, kept, map(change, batches), context),
             config.network.bn_eps,
         )
-        for reading, change in readings.items()
+        for reading, change in _readings(config.network).items()
     }
     best = min(found, key=lambda reading: found[reading])
     here = found["as they are read"]

@@ -29,9 +29,10 @@ from .module import TrainingModule
 from .network import build_symbol
 from .params import Params, join_params
 from .reporter import Reporter
-from .run_dir import RunDir, log_to
+from .run_dir import RunDir
+from .run_log import log_to
 from .segmenter import Segmenter
-from .start import check, start
+from .start import check, start, summary
 from .stop import SAVED, StopWish
 from .validation import ScoredFrame, validate
 
@@ -107,39 +108,13 @@ def train(
                 run if validates else None, solver.epochs, solver.epochs * len(batches),
                 progress.iteration, dataset, partial(used_bytes, contexts),
             )  # fmt: skip
-            what = _summary(config, dataset, batches, frames, module, contexts, memory)
+            what = summary(config, dataset, batches, frames, module, contexts, memory)
             reporter.say(*what, f"everything goes to {out}")
             trainer = Trainer(
                 config, dataset, batches, frames, contexts[0], module, progress, reporter, run,
                 workers,
             )  # fmt: skip
             return 0 if trainer.fit(stop) else SAVED
-
-
-def _summary(
-    config: Config,
-    dataset: DatasetSpec,
-    batches: SegmentationIter,
-    frames: Frames | None,
-    module: TrainingModule,
-    contexts: list[mx.Context],
-    memory: int,
-) -> list[str]:
-    """Describe the network, the data and the length of the training, in lines."""
-    data, solver, network = config.data, config.solver, config.network
-    scored = f"; {len(frames)} frames of {data.val_split} validate" if frames else ""
-    parts = f" in {solver.accumulate} parts" if solver.accumulate > 1 else ""
-    named = zip(dataset.train_classes, solver.class_weights)
-    weights = ", ".join(f"{row.name} {weight:g}" for row, weight in named)
-    return [
-        f"training: ResNet-{network.depth}, {network.decoder}, {module.size / 1e6:.1f} M "
-        f"parameters, on {', '.join(map(str, contexts))}; about {memory / 1e9:.1f} GB of memory",
-        f"data: {batches.reader.frames} frames, {len(batches.reader)} patches of {data.dataset} "
-        f"{data.train_split}{scored}",
-        f"epochs: {solver.epochs} of {len(batches)} iterations, {solver.batch_size} crops of "
-        f"{data.crop_hw[0]}x{data.crop_hw[1]} each{parts}",
-        *([f"solver.class_weights: {weights}"] if weights else []),
-    ]
 
 
 @dataclass
@@ -252,7 +227,7 @@ class Trainer:
             return False
         progress.epoch, progress.batch, progress.confusion = progress.epoch + 1, 0, []
         if writes:
-            progress.log_bytes = self.run.log_bytes
+            progress.log_bytes = self.run.log.length
             checkpoint.update_newest(self.run.path, progress, solver.keep_checkpoints)
         if self.module.learns_bn and progress.epoch >= solver.learn_bn_epochs:
             self.module.fix_bn(build_symbol(self.config, self.dataset, training=True), params)
@@ -287,7 +262,7 @@ class Trainer:
         params, state = self.module.snapshot()
         self._saved = progress.iteration
         if self.workers.rank == 0:
-            progress.log_bytes = self.run.log_bytes
+            progress.log_bytes = self.run.log.length
             keep = self.config.solver.keep_checkpoints
             checkpoint.save(
                 self.run.path, progress.name, join_params(*params), state, progress, keep

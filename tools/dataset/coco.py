@@ -6,9 +6,9 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,9 @@ from data_iter.errors import DataError
 from data_iter.image_files import read_bytes
 from tools.dataset.importers.regions import polygon_mask, stated_hw
 from train.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 # COCO's names where they differ from VOC's.
 VOC_NAMES = {
@@ -57,6 +60,23 @@ class Drawn(NamedTuple):
     listed: Path
 
 
+def _images_of(coco: COCO, classes: Collection[int], folder: Path, file: Path) -> list[int]:
+    """List the images in ``folder`` that show a class; ``DataError`` if one can't be used."""
+    shown = {image for category in classes for image in coco.getImgIds(catIds=[category])}
+    if not shown:
+        raise DataError(f"{file}: no image in it shows a class of VOC")
+    if unlisted := sorted(map(str, shown - coco.imgs.keys())):
+        raise DataError(f"{file}: has annotations of image {unlisted[0]}, which it does not list")
+    images = sorted(shown)
+    for image in coco.loadImgs(images):
+        source = folder / str(image["file_name"])
+        if not source.is_file():
+            raise DataError(f"{source}: no such image, but {file} has annotations of it")
+        if stated_hw(image.get("height"), image.get("width")) is None:
+            raise DataError(f"{file}: image {image['id']}: expected its height and width in pixels")
+    return images
+
+
 def draw_labels(
     root: Path,
     split: str,
@@ -82,18 +102,7 @@ def draw_labels(
         for category, name in names.items()
         if VOC_NAMES.get(name, name) in ids
     }
-    shown = {image for category in classes for image in coco.getImgIds(catIds=[category])}
-    if not shown:
-        raise DataError(f"{file}: no image in it shows a class of VOC")
-    if unlisted := sorted(map(str, shown - coco.imgs.keys())):
-        raise DataError(f"{file}: has annotations of image {unlisted[0]}, which it does not list")
-    images = sorted(shown)
-    for image in coco.loadImgs(images):
-        source = root / split / str(image["file_name"])
-        if not source.is_file():
-            raise DataError(f"{source}: no such image, but {file} has annotations of it")
-        if stated_hw(image.get("height"), image.get("width")) is None:
-            raise DataError(f"{file}: image {image['id']}: expected its height and width in pixels")
+    images = _images_of(coco, classes, root / split, file)
     for kind in ("images", "labels"):
         (out / kind / split).mkdir(parents=True, exist_ok=True)
     advance = start(len(images))

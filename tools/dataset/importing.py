@@ -172,13 +172,7 @@ def write(
                 (new / kind / split).mkdir(parents=True)
 
         def write_one(item: Annotated) -> np.ndarray:
-            hw = read_size(item.image)
-            if item.hw not in (None, hw):
-                raise DataError(
-                    f"{item.image}: the image is {hw[1]}x{hw[0]}, its annotations are of "
-                    f"{item.hw[1]}x{item.hw[0]} (width x height)"
-                )
-            label = draw(item.regions(hw), hw, values, fill, IGNORE_ID, by_area)
+            label = _label(item, values, fill, by_area)
             split = splits[item.name]
             (new / "labels" / split / f"{item.name}.png").write_bytes(
                 cv2.imencode(".png", label)[1].tobytes()
@@ -193,6 +187,17 @@ def write(
     for item, found in zip(source.images, counts):
         pixels[splits[item.name]] += found
     return Imported(spec, frames, pixels)
+
+
+def _label(item: Annotated, values: dict[str, int], fill: int, by_area: bool) -> np.ndarray:
+    """Draw an image's label (H, W); ``DataError`` if its annotations are of another size."""
+    hw = read_size(item.image)
+    if item.hw not in (None, hw):
+        raise DataError(
+            f"{item.image}: the image is {hw[1]}x{hw[0]}, its annotations are of "
+            f"{item.hw[1]}x{item.hw[0]} (width x height)"
+        )
+    return draw(item.regions(hw), hw, values, fill, IGNORE_ID, by_area)
 
 
 def drop_turned(source: Source) -> None:

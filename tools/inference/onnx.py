@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from configs.errors import ConfigError
 from configs.loader import dump
+from configs.schema import Network
 from data_iter.image_files import check_regular
 from tools.inference.run import Description, RunParts
 from train.errors import RunError
@@ -128,46 +129,49 @@ def read_description(file: Path) -> Description:
 def _add_tail(model: onnx.ModelProto, run: RunParts, free: tuple, pixels: bool) -> None:
     """Turn scores (N, L * block * block, h, w) into the file's output."""
     graph, classes = model.graph, run.dataset.num_classes
-    cell, block = cell_layout(run.config.network)
-    name = graph.output[0].name
     if pixels:
-        if block > 1:  # CRD: class outermost, then row and column of the block, as DUC has it
-            graph.node.append(
-                helper.make_node(
-                    "DepthToSpace", [name], ["cell_scores"], "cells", blocksize=block, mode="CRD"
-                )
-            )
-            name = "cell_scores"
-        softmax = helper.make_node("Softmax", [name], ["probabilities"], "softmax", axis=1)
-        if cell > 1:  # position p / cell, ends repeated, as train.segmenter.upsample
-            factors = np.array([1, 1, cell, cell], np.float32)
-            graph.initializer.append(numpy_helper.from_array(factors, "cell_factors"))
-            resize = helper.make_node(
-                "Resize",
-                [name, "", "cell_factors"],
-                ["probabilities"],
-                "pixels",
-                mode="linear",
-                coordinate_transformation_mode="asymmetric",
-            )
-            # DeepLab's baseline interpolates scores, DUC probabilities: PixelSegmenter.at_pixels.
-            scores_first = decoder_of(run.config.network).interpolates_scores
-            first, last = (resize, softmax) if scores_first else (softmax, resize)
-            first.output[0] = last.input[0] = (
-                "pixel_scores" if scores_first else "cell_probabilities"
-            )
-            graph.node.extend([first, last])
-        else:
-            graph.node.append(softmax)
+        _add_pixels(graph, run.config.network)
         output = ("probabilities", (free[0], classes, *free[2:]))
     else:
-        shape = np.array([0, classes, -1], np.int64)
+        name, shape = graph.output[0].name, np.array([0, classes, -1], np.int64)
         graph.initializer.append(numpy_helper.from_array(shape, "cells_shape"))
         graph.node.append(helper.make_node("Reshape", [name, "cells_shape"], ["scores"], "scores"))
         graph.node.append(helper.make_node("Softmax", ["scores"], ["seg_loss"], "softmax", axis=1))
         output = ("seg_loss", (free[0], classes, "cells"))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output[0], onnx.TensorProto.FLOAT, output[1]))
+
+
+def _add_pixels(graph: onnx.GraphProto, network: Network) -> None:
+    """Turn the graph's scores into ``probabilities`` (N, L, H, W)."""
+    (cell, block), name = cell_layout(network), graph.output[0].name
+    if block > 1:  # CRD: class outermost, then row and column of the block, as DUC has it
+        graph.node.append(
+            helper.make_node(
+                "DepthToSpace", [name], ["cell_scores"], "cells", blocksize=block, mode="CRD"
+            )
+        )
+        name = "cell_scores"
+    softmax = helper.make_node("Softmax", [name], ["probabilities"], "softmax", axis=1)
+    if cell == 1:
+        graph.node.append(softmax)
+        return
+    # Position p / cell, ends repeated, as train.segmenter.upsample.
+    factors = np.array([1, 1, cell, cell], np.float32)
+    graph.initializer.append(numpy_helper.from_array(factors, "cell_factors"))
+    resize = helper.make_node(
+        "Resize",
+        [name, "", "cell_factors"],
+        ["probabilities"],
+        "pixels",
+        mode="linear",
+        coordinate_transformation_mode="asymmetric",
+    )
+    # DeepLab's baseline interpolates scores, DUC probabilities: PixelSegmenter.at_pixels.
+    scores_first = decoder_of(network).interpolates_scores
+    first, last = (resize, softmax) if scores_first else (softmax, resize)
+    first.output[0] = last.input[0] = "pixel_scores" if scores_first else "cell_probabilities"
+    graph.node.extend([first, last])
 
 
 def difference(

@@ -17,7 +17,8 @@ from configs.loader import dump
 from configs.schema import Experiment
 from train.atomic import atomic_write
 from train.errors import RunError
-from train.run_dir import LOG, RunDir
+from train.run_dir import RunDir
+from train.run_log import LOG
 
 DPI = 110
 KEYS = ("loss", "lr", "train_miou", "val_miou")  # keys of a record that are drawn
@@ -72,7 +73,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
     curves: dict[str, Curve] = {key: (array("d"), array("d")) for key in KEYS}
     file = run / LOG
     record = None
-    for number, record in enumerate(RunDir(run).records(), start=1):
+    for number, record in enumerate(RunDir(run).log.records(), start=1):
         try:
             for key, (iterations, values) in curves.items():
                 if record.get(key) is not None:

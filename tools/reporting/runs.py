@@ -59,7 +59,7 @@ def _keys(config: Config) -> dict[str, Any]:
 
 
 def _scores(run: RunDir) -> dict[str, Any]:
-    records = run.read_log()
+    records = run.log.read()
     scores = [(r["val_miou"], r["epoch"]) for r in records if r.get("val_miou") is not None]
     best = max(scores, key=lambda pair: pair[0], default=(None, None))
     rates = [r["samples_per_second"] for r in records if "samples_per_second" in r]

@@ -140,14 +140,9 @@ def create_app(networks: Mapping[str, Predictor], limits: Limits | None = None) 
     return Starlette(routes=routes, exception_handlers={HTTPException: refuse}, lifespan=lifespan)
 
 
-def _description(limits: Limits) -> dict[str, Any]:
-    """Describe the interface as OpenAPI 3."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-
-    def parameter(name: str, schema: dict[str, Any], what: str) -> dict[str, Any]:
-        return {"name": name, "in": "query", "schema": schema, "description": what}
-
-    refusals = {
+def _refusals(limits: Limits) -> dict[str, str]:
+    """Say what each status of a refused upload means."""
+    return {
         "400": "empty or broken off",
         "404": "no such model",
         "408": f"not whole within {limits.seconds:g} s",
@@ -156,6 +151,15 @@ def _description(limits: Limits) -> dict[str, Any]:
         "422": "damaged",
         "503": "busy; Retry-After says when to come again",
     }
+
+
+def _description(limits: Limits) -> dict[str, Any]:
+    """Describe the interface as OpenAPI 3."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+
+    def parameter(name: str, schema: dict[str, Any], what: str) -> dict[str, Any]:
+        return {"name": name, "in": "query", "schema": schema, "description": what}
+
     segment = {
         "summary": "Segment one image",
         "parameters": [
@@ -171,7 +175,7 @@ def _description(limits: Limits) -> dict[str, Any]:
                 "description": "train ids as a palette PNG, or JSON with each class's share",
                 "content": {"image/png": binary, "application/json": {}},
             },
-            **{code: {"description": text} for code, text in refusals.items()},
+            **{code: {"description": text} for code, text in _refusals(limits).items()},
         },
     }
     ok = {"responses": {"200": {"description": "JSON"}}}

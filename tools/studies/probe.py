@@ -63,5 +63,5 @@ def _samples_per_second(place: Place, unit: Unit) -> float | None:
             train(place, unit, *options, folder=run)
         if not (run / "log.jsonl").is_file():
             return None
-        speeds = [r["samples_per_second"] for r in RunDir(run).read_log() if "lr" in r]
+        speeds = [r["samples_per_second"] for r in RunDir(run).log.read() if "lr" in r]
         return sorted(speeds)[len(speeds) // 2] if speeds else None
