@@ -116,7 +116,6 @@ def _result(place: Place, unit: Unit, row: Row) -> str:
         "study": place.study.name, "row": row.name, "seed": unit.seed,
         "signature": row.signature, "split": place.study.split,
         "metric": place.study.metric, "commit": machine.commit(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip
     start = time.monotonic()
     try:
@@ -126,7 +125,7 @@ def _result(place: Place, unit: Unit, row: Row) -> str:
         line |= score_run(place.study, row, predict(place, unit, row), place.data_root)
     except RunFailed as error:
         line |= {"failed": str(error)}
-    append_result(place.out, line)
+    append_result(place.out, line | {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     if "failed" in line:
         return f"{row.name}, seed {unit.seed}: failed: {line['failed']}"
     return f"{row.name}, seed {unit.seed}: {place.study.metric} {100 * line['score']:.2f} %"
