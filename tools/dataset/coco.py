@@ -168,8 +168,6 @@ def mask_of(annotation: dict, hw: tuple[int, int], source: Path) -> np.ndarray |
         if not outline:
             return None
         if not isinstance(outline, dict):
-            if any(len(polygon) % 2 for polygon in outline):
-                raise ValueError("an odd number of coordinates")
             return polygon_mask(outline, hw)
         if tuple(outline["size"]) != hw:
             raise ValueError(f"size {outline['size']}, expected {list(hw)} (height, width)")
@@ -218,8 +216,11 @@ def load_annotations(file: Path):
                 missing = [key for key in keys if key not in entry]
                 if missing:
                     raise ValueError(f"{part}: an entry without {missing[0]}")
-            if len({type(entry["id"]) for entry in document[part]}) > 1:
+            ids = [entry["id"] for entry in document[part]]
+            if len({type(number) for number in ids}) > 1:
                 raise ValueError(f"{part}: ids of several types")
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"{part}: two have the id {max(ids, key=ids.count)}")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             coco = COCO()
             coco.dataset = document

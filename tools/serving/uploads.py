@@ -75,6 +75,10 @@ def decode_upload(body: bytes, limits: Limits) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(body)) as image:
             kind, (width, height) = image.format, image.size
+    except Image.DecompressionBombError:
+        raise HTTPException(
+            413, f"more than {limits.megapixels} million pixels; send it smaller"
+        ) from None
     except (*UNREADABLE, MemoryError):
         kind, width, height = None, 0, 0
     if kind not in KINDS:

@@ -103,9 +103,12 @@ def check_coordinates(values: Iterable[float]) -> None:
 def polygon_mask(polygons: Iterable[Any], hw: tuple[int, int]) -> np.ndarray | None:
     """Fill polygons, each a flat list x, y, x, y ... in pixels, as COCO's own tools do.
 
-    Returns (H, W) bool, or None if no polygon has three points. ``ValueError`` as
-    :func:`check_coordinates`.
+    Returns (H, W) bool, or None if no polygon has three points. ``ValueError`` if an x has no y,
+    and as :func:`check_coordinates`.
     """
+    polygons = list(polygons)
+    if any(len(polygon) % 2 for polygon in polygons):
+        raise ValueError("an odd number of coordinates")
     whole = [list(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
     if not whole:
         return None
