@@ -42,7 +42,7 @@ def draw(study: Study, entries: list[dict[str, Any]], out: Path) -> None:
             )  # fmt: skip
     titles = ["\n".join(wrap(entry["title"], 36)) for entry in entries]
     axes.set_yticks(range(len(entries)), titles)
-    axes.invert_yaxis()
+    axes.set_ylim(len(entries) - 0.5, -0.5)  # the first row at the top
     axes.set_xlabel(METRICS[study.metric] + ", %: seeds, mean ± sd")
     axes.set_title(study.name)
     axes.grid(axis="x", alpha=0.3)
