@@ -20,9 +20,9 @@ import argparse
 from functools import partial
 
 from configs.datasets import load_dataset
-from configs.errors import ConfigError
 from configs.loader import load_config
 from tools.inference.dense_crf import affordable_jobs, find_frames, refine_frame
+from tools.shared.options import at_least_one
 from tools.shared.parallel import in_processes
 from train.atomic import new_folder
 from train.machine import PROJECT
@@ -45,8 +45,7 @@ def main(argv=None) -> int:
     parser.add_argument("--resume", action="store_true", help="skip images whose result is there")
     args = parser.parse_args(argv)
 
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
+    at_least_one("--jobs", args.jobs)
 
     # Imported here: the worker processes import this file, and each would load MXNet.
     from tools.inference.images import check_targets, write_labels

@@ -42,6 +42,7 @@ from configs.schema import Crf
 from data_iter.image_files import read_label
 from data_iter.labels import to_train_ids
 from tools.inference.dense_crf import Frame, affordable_jobs, find_frames, read_frame, refine
+from tools.shared.options import at_least_one
 from tools.shared.pairs import find_pairs, read_frames
 from tools.shared.parallel import in_processes
 from train.atomic import atomic_write, check_room, digest
@@ -200,8 +201,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
+    at_least_one("--jobs", args.jobs)
 
     dataset = load_dataset(args.dataset)
     points = grid_points(args.config, args.grid)

@@ -28,13 +28,12 @@ import cv2
 import numpy as np
 import onnx
 
-from configs.errors import ConfigError
 from data_iter.image_files import read_image
 from tools.inference.backends import require
 from tools.inference.images import list_images
 from tools.inference.onnx import difference, export
 from tools.inference.run import read_run
-from tools.shared.options import add_model, parse_hw, read_epoch
+from tools.shared.options import add_model, at_least_one, parse_hw, read_epoch
 from train.atomic import atomic_write, check_room
 from train.errors import RunError
 from train.params import array_bytes
@@ -63,8 +62,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     hw = parse_hw("--hw", args.hw)
-    if args.batch is not None and args.batch < 1:
-        raise ConfigError(f"--batch {args.batch}: expected at least 1")
+    at_least_one("--batch", args.batch)
     require("onnxruntime")
     images = [smooth_noise()]
     if args.images:

@@ -62,7 +62,15 @@ from tools.inference.images import (
 from tools.inference.predictor import Predictor, load
 from tools.inference.sources import Sources, find_sources
 from tools.inference.video import Film, film_results, remove_labels, segment_film
-from tools.shared.options import add_model, numbers, parse_hw, read_epoch
+from tools.shared.options import (
+    add_model,
+    add_parts,
+    at_least_one,
+    numbers,
+    parse_hw,
+    read_epoch,
+    read_part,
+)
 from tools.shared.parallel import processes
 from train.atomic import new_folder
 from train.command import PROBLEMS
@@ -107,8 +115,7 @@ def parser() -> argparse.ArgumentParser:
     add("--every", type=int, default=1, metavar="N", help="of a video, take one frame of N")
     add("--save-labels", action="store_true", help="of a video, the frames' label files too")
     add("--on-bad", choices=("stop", "skip"), default="stop", help="at an unreadable image")
-    add("--num-parts", type=int, default=1, help="number of machines that share the images")
-    add("--part-index", type=int, default=0, help="number of this machine, from 0")
+    add_parts(parser, "images")
     add("--resume", action="store_true", help="skip images whose results are there and whole")
     backends = ("mxnet", *BACKENDS, "auto")
     add("--backend", choices=backends, help="default: mxnet, of ONNX files onnxruntime")
@@ -119,21 +126,14 @@ def parser() -> argparse.ArgumentParser:
 
 def choose_sources(args: argparse.Namespace) -> Sources:
     """Find the images of this call's share, and the videos."""
-    if args.num_parts < 1:
-        raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
-    if not 0 <= args.part_index < args.num_parts:
-        raise ConfigError(
-            f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
-            f"--num-parts {args.num_parts}"
-        )
-    if args.every < 1:
-        raise ConfigError(f"--every {args.every}: expected at least 1")
+    part = read_part(args)
+    at_least_one("--every", args.every)
     images, videos, others = find_sources(args.sources, args.out)
     if others:
         print(f"left out, not images by their names: {shortened(others)}")
     if videos and (args.crf or args.save_probabilities):
         raise ConfigError("--crf and --save-probabilities: not for videos")
-    images = images[args.part_index :: args.num_parts]
+    images = images[part]
     if args.resume:
         images = [p for p in images if not is_done(p, args.out, args.save_probabilities)]
     return Sources(images, videos, others)

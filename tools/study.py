@@ -27,6 +27,7 @@ import argparse
 import time
 
 from configs.errors import ConfigError
+from tools.shared.options import add_parts, read_part
 from tools.studies.plan import Study, read_study
 from tools.studies.probe import dry_run
 from tools.studies.results import drop_changed, read_results
@@ -47,8 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("study", type=Path, help="the study file (.yaml)")
     add("--out", type=Path, required=True, help="folder of the study's runs and results")
     add("--data-root", type=Path, help="run: the data set's folder")
-    add("--num-parts", type=int, default=1, help="number of machines that share the runs")
-    add("--part-index", type=int, default=0, help="number of this machine, from 0")
+    add_parts(parser, "runs")
     add("--gpus", help="GPU numbers of each training, as in 0,1 (default: all)")
     add("--dry-run", action="store_true", help="show what would run, its time and memory")
     add("--drop-changed", action="store_true", help="drop results of other versions of the study")
@@ -78,13 +78,7 @@ def run(study: Study, place: Place, part: slice) -> int:
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
     study = read_study(args.study)
-    if args.num_parts < 1:
-        raise ConfigError(f"--num-parts {args.num_parts}: expected at least 1")
-    if not 0 <= args.part_index < args.num_parts:
-        raise ConfigError(
-            f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
-            f"--num-parts {args.num_parts}"
-        )
+    part = read_part(args)
     if args.action == "table":
         if not args.out.is_dir():
             raise RunError(f"{args.out}: no such folder")
@@ -97,7 +91,6 @@ def main(argv=None) -> int:
         print(f"{drop_changed(args.out, study)} results of other versions dropped")
     read_results(args.out, study)
     place = Place(study, args.data_root, args.out, args.gpus)
-    part = slice(args.part_index, None, args.num_parts)
     if args.dry_run:
         dry_run(place, [u for u in units(study)[part] if missing(study, args.out, u)])
         return 0

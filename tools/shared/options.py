@@ -35,6 +35,31 @@ def read_epoch(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def at_least_one(option: str, value: int | None) -> None:
+    """Raise ``ConfigError`` if an option was given and is below 1."""
+    if value is not None and value < 1:
+        raise ConfigError(f"{option} {value}: expected at least 1")
+
+
+def add_parts(parser: argparse.ArgumentParser, work: str) -> None:
+    """Add ``--num-parts`` and ``--part-index``: machines that share the ``work``."""
+    parser.add_argument(
+        "--num-parts", type=int, default=1, help=f"number of machines that share the {work}"
+    )
+    parser.add_argument("--part-index", type=int, default=0, help="number of this machine, from 0")
+
+
+def read_part(args: argparse.Namespace) -> slice:
+    """Return what this machine takes of a list; see :func:`add_parts`."""
+    at_least_one("--num-parts", args.num_parts)
+    if not 0 <= args.part_index < args.num_parts:
+        raise ConfigError(
+            f"--part-index {args.part_index}: expected 0 to {args.num_parts - 1} for "
+            f"--num-parts {args.num_parts}"
+        )
+    return slice(args.part_index, None, args.num_parts)
+
+
 def numbers(option: str, text: str, kind: str) -> tuple:
     """Read ``1,2`` as a tuple of ``kind``, int or float; ``ConfigError`` names the option."""
     try:
