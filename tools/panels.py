@@ -39,7 +39,7 @@ from tools.scoring.classes import values_kind
 from tools.scoring.kitti import road_frame
 from tools.shared.pairs import files, frame_name
 from tools.shared.pictures import colours, overlay, shrink, tint
-from tools.shared.probabilities import check_classes, read_probabilities
+from tools.shared.probabilities import read_probabilities
 from train.atomic import atomic_write
 from train.legend import add_legend
 
@@ -82,11 +82,12 @@ def read_predictions(
         kind = values_kind(counts, dataset, values)
     if kind == "label_id":
         labels = {path: to_train_ids(m, dataset.label_lut, path) for path, m in labels.items()}
-    for path in paths:
-        if path not in labels:
-            check_classes(path, dataset)
-            labels[path] = read_probabilities(path).argmax(axis=0).astype(np.uint8)
-    return [labels[path] for path in paths]
+    return [
+        labels[path]
+        if path in labels
+        else read_probabilities(path, dataset).argmax(axis=0).astype(np.uint8)
+        for path in paths
+    ]
 
 
 def compose(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> Image.Image:

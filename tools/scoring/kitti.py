@@ -22,7 +22,7 @@ from data_iter.image_files import read_image, read_label
 from tools.scoring.kitti_bev import BEV_HW, read_calibration, to_bev
 from tools.shared.pairs import Names, Pair, files, index, match
 from tools.shared.parallel import in_threads
-from tools.shared.probabilities import PROBABILITY_SCALE, check_classes, read_probabilities
+from tools.shared.probabilities import PROBABILITY_SCALE, read_probabilities
 from train.metrics import joint_histogram, or_none
 
 CATEGORIES = ("um_lane", "um_road", "umm_road", "uu_road")
@@ -61,8 +61,7 @@ def read_confidence(path: Path, dataset: DatasetSpec) -> np.ndarray:
     """
     if path.suffix != ".npz":
         return read_label(path)
-    check_classes(path, dataset)
-    return confidence_of(read_probabilities(path)[road_class(dataset)])
+    return confidence_of(read_probabilities(path, dataset)[road_class(dataset)])
 
 
 def confidence_of(stored: np.ndarray) -> np.ndarray:

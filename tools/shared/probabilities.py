@@ -67,20 +67,25 @@ def check_classes(path: Path, dataset: DatasetSpec) -> None:
     """
     with _opened(path) as (_, shape):
         classes = shape[0]
+    _compare(path, classes, dataset)
+
+
+def _compare(path: Path, classes: int, dataset: DatasetSpec) -> None:
     if classes != dataset.num_classes:
         raise DataError(
             f"{path}: it has {classes} classes, data set {dataset.name} {dataset.num_classes}"
         )
 
 
-def read_probabilities(path: Path) -> np.ndarray:
+def read_probabilities(path: Path, dataset: DatasetSpec | None = None) -> np.ndarray:
     """Read (L, H, W) uint16, PROBABILITY_SCALE for 1.
 
     Raises
     ------
     DataError
         The file is not such a map, is damaged, or claims a size that it does not have. Its header
-        is checked before memory is allocated, and its checksum at the end.
+        is checked before memory is allocated, and its checksum at the end. Or it has not the
+        number of classes of ``dataset``, where one is given.
     """
     with _opened(path) as (file, shape):
         probabilities = np.empty(shape, np.uint16)
@@ -89,6 +94,8 @@ def read_probabilities(path: Path) -> np.ndarray:
             rest = rest[count:]
         if len(rest):
             raise EOFError("truncated")
+    if dataset:
+        _compare(path, len(probabilities), dataset)
     return probabilities
 
 
