@@ -11,7 +11,7 @@ from data_iter.frames import FileFrames
 from data_iter.image_files import read_image, read_label
 from data_iter.listing import IMAGE_SUFFIXES, is_clutter, list_files, shortened
 from data_iter.text_lists import read_lines, read_names
-from tools.inference.images import find_images
+from tools.inference.files import find_images
 from tools.shared.pairs import find_pairs, read_frames
 from train.launch import read_hosts
 

@@ -26,7 +26,7 @@ import cv2
 
 from configs.errors import ConfigError
 from data_iter.image_files import read_bgr
-from tools.inference.images import check_targets, find_images
+from tools.inference.files import check_targets, find_images
 from tools.scoring.corruptions import CORRUPTIONS, corrupt
 from tools.shared.parallel import in_threads
 from train.atomic import atomic_write

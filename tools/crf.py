@@ -22,8 +22,10 @@ from functools import partial
 from configs.datasets import load_dataset
 from configs.loader import load_config
 from tools.inference.dense_crf import affordable_jobs, find_frames, refine_frame
+from tools.inference.files import check_targets
 from tools.shared.options import at_least_one
 from tools.shared.parallel import in_processes
+from tools.shared.pictures import write_labels
 from train.atomic import new_folder
 from train.machine import PROJECT
 
@@ -44,11 +46,7 @@ def main(argv=None) -> int:
     parser.add_argument("--jobs", type=int, help="images at a time")
     parser.add_argument("--resume", action="store_true", help="skip images whose result is there")
     args = parser.parse_args(argv)
-
     at_least_one("--jobs", args.jobs)
-
-    # Imported here: the worker processes import this file, and each would load MXNet.
-    from tools.inference.images import check_targets, write_labels
 
     crf = load_config(args.config, args.set).crf
     dataset = load_dataset(args.dataset)

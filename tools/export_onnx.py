@@ -30,7 +30,7 @@ import onnx
 
 from data_iter.image_files import read_image
 from tools.inference.backends import require
-from tools.inference.images import list_images
+from tools.inference.files import list_images
 from tools.inference.onnx import difference, export
 from tools.inference.run import read_run
 from tools.shared.options import add_model, at_least_one, parse_hw, read_epoch

@@ -50,12 +50,11 @@ from data_iter.image_files import exif_orientation, read_image, read_size
 from data_iter.listing import shortened
 from tools.inference.averaging import TILE_STEP
 from tools.inference.backends import BACKENDS, fastest_backend
+from tools.inference.files import is_predicted, results_of
 from tools.inference.images import (
     Refine,
     check_maps_fit,
-    is_predicted,
     overlapped,
-    results_of,
     segment,
     write_result,
 )

@@ -41,7 +41,7 @@ from data_iter.datasets import find_samples
 from data_iter.frames import Frames
 from data_iter.image_files import read_image
 from tools.inference.backends import OnnxruntimeSegmenter
-from tools.inference.images import list_images
+from tools.inference.files import list_images
 from tools.inference.precision import require_bf16
 from tools.inference.qdq import export_int8
 from tools.inference.quantization import (

@@ -27,6 +27,7 @@ from configs.datasets import DatasetSpec
 from configs.schema import Crf
 from data_iter.errors import DataError
 from data_iter.image_files import read_image, read_size
+from tools.inference.files import list_images
 from tools.shared.pairs import files, index
 from tools.shared.probabilities import PROBABILITY_SCALE, check_classes, read_probabilities
 from train.machine import allowed_cores
@@ -111,9 +112,6 @@ def find_frames(images: Path, probabilities: Path, dataset: DatasetSpec, out: Pa
     Raises ``DataError`` if there is no map, a map has no image, or the class table has another
     number of classes than a map.
     """
-    # Imported here: worker processes, which import this file, need no MXNet.
-    from tools.inference.images import list_images
-
     maps = index(files(probabilities, "*.npz"), lambda file: file.stem)
     if not maps:
         raise DataError(f"{probabilities}: no probability maps (*.npz) in it")

@@ -1,4 +1,4 @@
-"""From image files to label files: find them; read, compute and write at the same time."""
+"""From image files to label files: read, compute and write at the same time."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
-from data_iter.image_files import read_label, read_size
-from data_iter.listing import IMAGE_SUFFIXES, list_files
+from data_iter.image_files import read_size
+from tools.inference.files import results_of
 from tools.inference.predictor import Predictor
-from tools.shared.pictures import colours, overlay
+from tools.shared.pictures import colours, overlay, write_labels
 from tools.shared.probabilities import pack, quantise, write_probabilities
 from train.atomic import atomic_write, check_room, free_room
 from train.legend import add_legend
@@ -30,69 +29,6 @@ SPARE_ROOM = 1.1  # the estimate of the size comes from one image
 
 Result = tuple["np.ndarray | Future", "np.ndarray | None"]  # labels (H, W), probabilities (L, H, W)
 Refine = Callable[[np.ndarray, np.ndarray], Future]
-
-
-class Results(NamedTuple):
-    """Where the results of an image go."""
-
-    labels: Path
-    overlay: Path
-    probabilities: Path
-
-
-def results_of(image: Path, out: Path) -> Results:
-    """Name the results of an image in the folder ``out``."""
-    endings = (".png", "_overlay.jpg", ".npz")
-    return Results(*(out / f"{image.stem}{ending}" for ending in endings))
-
-
-def find_images(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
-    """List the images of :func:`list_images` and check them by :func:`check_names`."""
-    images, others = list_images(path, out)
-    check_names(images)
-    return images, others
-
-
-def list_images(path: Path, *results: Path) -> tuple[list[Path], list[Path]]:
-    """List the image ``path``, or the images in the folder ``path`` and below it, sorted.
-
-    Clutter (:mod:`data_iter.listing`) is left out, and what lies in folders of ``results`` below
-    ``path``. ``DataError`` if there is no image.
-
-    Returns
-    -------
-    tuple of two lists
-        The images, and the files whose suffix is not that of an image.
-    """
-    if path.is_file():
-        return [path], []
-    if not path.is_dir():
-        raise DataError(f"{path}: no such image or folder")
-    below = {out.resolve() for out in results if path.resolve() in out.resolve().parents}
-    files = [f for f in list_files(path, "**/*") if below.isdisjoint(f.resolve().parents)]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
-    if not images:
-        raise DataError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
-    return images, others
-
-
-def check_names(sources: Iterable[Path]) -> None:
-    """Raise ``DataError`` if two sources have one name, so that their results would share it."""
-    names: dict[str, Path] = {}
-    for source in sources:
-        other = names.setdefault(source.stem, source)
-        if other != source:
-            raise DataError(f"{other} and {source} would both give results named {source.stem}")
-
-
-def check_targets(sources: Iterable[Path], targets: Iterable[Path]) -> None:
-    """Raise ``DataError`` if a source is one of the files to write, or in one of the folders."""
-    places = {target.resolve() for target in targets}
-    for source in sources:
-        place = source.resolve()
-        if not places.isdisjoint((place, *place.parents)):
-            raise DataError(f"{source}: a result would replace it; choose another --out")
 
 
 def check_maps_fit(images: Sequence[Path], network: Predictor, out: Path) -> None:
@@ -119,14 +55,6 @@ def _pixels(image: Path) -> int:
         return math.prod(read_size(image))
     except DataError:
         return 0
-
-
-def is_predicted(image: Path, prediction: Path) -> bool:
-    """Whether ``prediction`` is a whole label file of the image's size."""
-    try:
-        return read_label(prediction).shape == read_size(image)
-    except DataError:
-        return False
 
 
 def overlapped(
@@ -158,14 +86,6 @@ def overlapped(
             item = following
         if writing:
             yield writing.result()
-
-
-def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
-    """Write (H, W) uint8 train ids as an 8-bit palette PNG in the data set's colours."""
-    picture = Image.fromarray(labels)
-    picture.putpalette(dataset.palette.tobytes())
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
 
 
 def write_overlay(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from data_iter.errors import DataError
 from data_iter.text_lists import is_list, read_lines
-from tools.inference.images import check_names, check_targets, list_images, results_of
+from tools.inference.files import check_names, check_targets, list_images, results_of
 from tools.inference.video import film_results
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")

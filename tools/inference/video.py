@@ -12,9 +12,9 @@ import numpy as np
 
 from configs.datasets import DatasetSpec
 from data_iter.errors import DataError
-from tools.inference.images import overlapped, write_labels
+from tools.inference.images import overlapped
 from tools.inference.predictor import Predictor
-from tools.shared.pictures import colours, overlay
+from tools.shared.pictures import colours, overlay, write_labels
 from train.errors import RunError
 from train.legend import add_legend
 

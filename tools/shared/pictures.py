@@ -1,13 +1,16 @@
-"""Pictures of labels: colours, error maps, overlays, and data for ``<img>``."""
+"""Pictures of labels: files, colours, error maps, overlays, and data for ``<img>``."""
 
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from configs.datasets import DatasetSpec
+from train.atomic import atomic_write
 
 WRONG = (226, 40, 40)  # RGB of wrong pixels in an error map, and of road in an overlay
 OVERLAY_SHARE = 0.5  # of the class colours in an overlay
@@ -58,3 +61,11 @@ def data_uri(picture: np.ndarray, photo: bool) -> str:
     encoded = cv2.imencode(suffix, picture[..., ::-1], options)[1].tobytes()
     kind = "jpeg" if photo else "png"
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
+
+
+def write_labels(path: Path, labels: np.ndarray, dataset: DatasetSpec) -> None:
+    """Write (H, W) uint8 train ids as an 8-bit palette PNG in the data set's colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(dataset.palette.tobytes())
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")
