@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -216,11 +217,11 @@ def load_annotations(file: Path):
                 missing = [key for key in keys if key not in entry]
                 if missing:
                     raise ValueError(f"{part}: an entry without {missing[0]}")
-            ids = [entry["id"] for entry in document[part]]
-            if len({type(number) for number in ids}) > 1:
+            if len({type(entry["id"]) for entry in document[part]}) > 1:
                 raise ValueError(f"{part}: ids of several types")
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"{part}: two have the id {max(ids, key=ids.count)}")
+            counts = Counter(entry["id"] for entry in document[part])
+            if repeated := [number for number, count in counts.items() if count > 1]:
+                raise ValueError(f"{part}: two have the id {repeated[0]}")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             coco = COCO()
             coco.dataset = document
