@@ -31,6 +31,7 @@ import mxnet as mx
 from configs.datasets import DatasetSpec, load_dataset
 from configs.loader import differences, dump, load_config
 from configs.schema import Config
+from symbols.graph import as_json
 
 from . import cuda, machine
 from .atomic import atomic_folder, locked, remove_leftovers
@@ -233,7 +234,7 @@ class RunDir:
 
     def save_inference_graph(self, symbol: mx.sym.Symbol) -> None:
         """Write the graph for prediction; it replaces the one that the configuration describes."""
-        self._write(INFERENCE_SYMBOL, symbol.tojson(remove_amp_cast=False))  # bf16 is those casts
+        self._write(INFERENCE_SYMBOL, as_json(symbol))
 
     @property
     def inference_onnx(self) -> Path:

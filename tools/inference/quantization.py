@@ -14,6 +14,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.contrib import amp, quantization
 
+from symbols.graph import graph_nodes
 from tools.inference.run import RunParts
 from train.errors import RunError
 from train.folding import fold_batch_norm, inference_graph
@@ -86,7 +87,7 @@ def signed_sums(symbol: mx.sym.Symbol) -> mx.sym.Symbol:
 def nodes_of(fused: mx.sym.Symbol, patterns: Iterable[str]) -> list[str]:
     """Name the fused nodes whose convolution's name begins with one of ``patterns``."""
     names = []
-    for node in json.loads(fused.tojson())["nodes"]:
+    for node in graph_nodes(fused):
         inner = [part["name"] for graph in node.get("subgraphs", []) for part in graph["nodes"]]
         if any(re.match(pattern, name) for pattern in patterns for name in (node["name"], *inner)):
             names.append(node["name"])
